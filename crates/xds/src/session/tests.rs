@@ -1,0 +1,163 @@
+use super::*;
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+fn resource(name: &str, body: &'static str) -> Resource {
+    Resource::from_bytes(name, Bytes::from_static(body.as_bytes()))
+}
+
+fn ask(type_url: TypeUrl, nonce: &str, names: &[&str]) -> Request {
+    Request {
+        type_url,
+        nonce: nonce.into(),
+        error: None,
+        subscribe: names.iter().map(|&name| name.into()).collect(),
+        unsubscribe: Vec::new(),
+        initial_versions: BTreeMap::new(),
+    }
+}
+
+fn names(answer: &Answer) -> Vec<&str> {
+    answer.resources.iter().map(|resource| &*resource.name).collect()
+}
+
+/// Subscribes, answers and acknowledges.
+fn synced(session: &mut Session, type_url: &TypeUrl, subscribe: &[&str], resources: Vec<Resource>) {
+    let Reaction::Respond(wanted) = session.request(&ask(type_url.clone(), "", subscribe), NOW) else {
+        panic!("a first request is answered");
+    };
+    let answer = session.respond(type_url, &wanted, resources, "v", NOW).unwrap();
+    let repeat = if session.variant() == Variant::Sotw { subscribe } else { &[] };
+    assert_eq!(session.request(&ask(type_url.clone(), &answer.nonce, repeat), NOW), Reaction::Acked);
+}
+
+#[test]
+fn delta_sends_only_what_changed() {
+    let mut session = Session::new(Variant::Delta);
+    let listener = TypeUrl::Listener;
+    synced(&mut session, &listener, &[], vec![resource("a", "1"), resource("b", "1")]);
+    assert_eq!(session.push(&listener, vec![resource("a", "1"), resource("b", "1")], "v2", NOW), None);
+    let answer = session.push(&listener, vec![resource("a", "2"), resource("c", "1")], "v3", NOW).unwrap();
+    assert_eq!(names(&answer), ["a", "c"]);
+    assert_eq!(answer.removed, ["b".into()]);
+}
+
+#[test]
+fn delta_resumes_from_initial_versions() {
+    let mut session = Session::new(Variant::Delta);
+    let mut first = ask(TypeUrl::Listener, "", &[]);
+    first.initial_versions.insert("a".into(), resource("a", "1").version_text());
+    first.initial_versions.insert("gone".into(), "1".into());
+    let Reaction::Respond(wanted) = session.request(&first, NOW) else { panic!() };
+    let all = vec![resource("a", "1"), resource("b", "1")];
+    let answer = session.respond(&TypeUrl::Listener, &wanted, all, "v", NOW).unwrap();
+    assert_eq!(names(&answer), ["b"]);
+    assert_eq!(answer.removed, ["gone".into()]);
+}
+
+#[test]
+fn delta_answers_names_asked_again() {
+    let mut session = Session::new(Variant::Delta);
+    let route = TypeUrl::Route;
+    synced(&mut session, &route, &["80"], vec![resource("80", "1")]);
+    let reaction = session.request(&ask(route.clone(), "", &["80"]), NOW);
+    let Reaction::Respond(wanted) = reaction else { panic!("{reaction:?}") };
+    let answer = session.respond(&route, &wanted, vec![resource("80", "1")], "v", NOW).unwrap();
+    assert_eq!(names(&answer), ["80"]);
+}
+
+#[test]
+fn delta_says_that_a_name_does_not_exist() {
+    let mut session = Session::new(Variant::Delta);
+    let Reaction::Respond(wanted) = session.request(&ask(TypeUrl::Route, "", &["x"]), NOW) else { panic!() };
+    let answer = session.respond(&TypeUrl::Route, &wanted, vec![], "v", NOW).unwrap();
+    assert_eq!(answer.removed, ["x".into()]);
+}
+
+#[test]
+fn a_refused_response_is_not_repeated_and_shown() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut session = Session::new(variant);
+        let cluster = TypeUrl::Cluster;
+        synced(&mut session, &cluster, &[], vec![resource("a", "1")]);
+        let answer = session.push(&cluster, vec![resource("a", "bad")], "v2", NOW).unwrap();
+        let refusal = Request { error: Some("no".into()), ..ask(cluster.clone(), &answer.nonce, &[]) };
+        assert_eq!(session.request(&refusal, NOW), Reaction::Nacked("no".into()));
+        let (_, status) = session.status().next().unwrap();
+        assert_eq!(status.last_error.as_deref(), Some("no"));
+        assert_eq!(status.state(), crate::SyncState::Error);
+        assert_eq!(session.push(&cluster, vec![resource("a", "bad")], "v3", NOW), None);
+        assert!(session.push(&cluster, vec![resource("a", "good")], "v4", NOW).is_some());
+    }
+}
+
+#[test]
+fn an_overtaken_or_invented_nonce_is_ignored() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut session = Session::new(variant);
+        synced(&mut session, &TypeUrl::Cluster, &[], vec![resource("a", "1")]);
+        assert_eq!(session.request(&ask(TypeUrl::Cluster, "garbage", &[]), NOW), Reaction::Stale);
+    }
+}
+
+#[test]
+fn sotw_repeats_the_whole_state_of_wildcard_types() {
+    let mut session = Session::new(Variant::Sotw);
+    let listener = TypeUrl::Listener;
+    synced(&mut session, &listener, &[], vec![resource("a", "1"), resource("b", "1")]);
+    let answer = session.push(&listener, vec![resource("a", "1"), resource("b", "2")], "v", NOW).unwrap();
+    assert_eq!(names(&answer), ["a", "b"]);
+    let answer = session.push(&listener, vec![resource("a", "1")], "v", NOW).unwrap();
+    assert_eq!(names(&answer), ["a"]);
+    assert_eq!(session.push(&listener, vec![resource("a", "1")], "v", NOW), None);
+}
+
+#[test]
+fn sotw_sends_only_added_names() {
+    let mut session = Session::new(Variant::Sotw);
+    let endpoint = TypeUrl::Endpoint;
+    synced(&mut session, &endpoint, &["a"], vec![resource("a", "1")]);
+    let nonce = session.watches[&endpoint].status.sent_nonce.clone().unwrap();
+    let reaction = session.request(&ask(endpoint.clone(), &nonce, &["a", "b"]), NOW);
+    let Reaction::Respond(wanted) = reaction else { panic!("{reaction:?}") };
+    assert_eq!(wanted, Wanted::Names(["b".into()].into()));
+    let answer = session.respond(&endpoint, &wanted, vec![resource("b", "1")], "v", NOW).unwrap();
+    assert_eq!(names(&answer), ["b"]);
+    assert_eq!(session.request(&ask(endpoint.clone(), &answer.nonce, &["a"]), NOW), Reaction::Acked);
+    assert_eq!(session.request(&ask(endpoint, "", &[]), NOW), Reaction::Unsubscribed);
+}
+
+#[test]
+fn clusters_go_after_routes_are_accepted() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut session = Session::new(variant);
+        synced(&mut session, &TypeUrl::Cluster, &[], vec![resource("a", "1"), resource("b", "1")]);
+        synced(&mut session, &TypeUrl::Route, &["80"], vec![resource("80", "1")]);
+        // One push removes cluster b and the route to it.
+        let clusters = session.push(&TypeUrl::Cluster, vec![resource("a", "1")], "v2", NOW);
+        assert_eq!(clusters, None, "{variant:?}: removed too early");
+        let routes = session.push(&TypeUrl::Route, vec![resource("80", "2")], "v2", NOW).unwrap();
+        assert_eq!(session.settle("v2", NOW), None);
+        let repeat: &[&str] = if variant == Variant::Sotw { &["80"] } else { &[] };
+        session.request(&ask(TypeUrl::Route, &routes.nonce, repeat), NOW);
+        let answer = session.settle("v2", NOW).unwrap();
+        match variant {
+            Variant::Sotw => assert_eq!(names(&answer), ["a"]),
+            Variant::Delta => assert_eq!(answer.removed, ["b".into()]),
+        }
+        assert_eq!(session.settle("v2", NOW), None);
+    }
+}
+
+#[test]
+fn changed_clusters_get_their_endpoints_again() {
+    let mut session = Session::new(Variant::Delta);
+    synced(&mut session, &TypeUrl::Cluster, &[], vec![resource("a", "1")]);
+    synced(&mut session, &TypeUrl::Endpoint, &["a"], vec![resource("a", "e")]);
+    assert_eq!(session.push(&TypeUrl::Endpoint, vec![resource("a", "e")], "v", NOW), None);
+    session.push(&TypeUrl::Cluster, vec![resource("a", "2")], "v", NOW).unwrap();
+    assert!(session.endpoints_due());
+    let answer = session.push(&TypeUrl::Endpoint, vec![resource("a", "e")], "v", NOW).unwrap();
+    assert_eq!(names(&answer), ["a"]);
+    assert!(!session.endpoints_due());
+}
