@@ -71,6 +71,8 @@ fn istio(root: &Path, out: &Path) -> Result<()> {
 fn append_serde(dir: &Path, packages: &[String]) -> Result<()> {
     let mut done = std::collections::BTreeSet::new();
     for package in packages.iter().filter(|name| done.insert((*name).clone())) {
+        // A package part that is a Rust keyword becomes a raw identifier.
+        let package = package.replace(".type.", ".r#type.");
         let serde = dir.join(format!("{package}.serde.rs"));
         let types = dir.join(format!("{package}.rs"));
         if serde.exists() && types.exists() {

@@ -1,1 +1,8 @@
-//! Placeholder.
+//! Settings of the whole mesh and of one proxy: defaults, layers, YAML.
+
+mod mesh_config;
+pub mod proxy_config;
+pub mod yaml;
+
+pub use mesh_config::MeshConfig;
+pub use proto::istio::mesh::v1alpha1::ProxyConfig;

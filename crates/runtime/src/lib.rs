@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What every program of the mesh needs to run: logs, named tasks, retries, a
+//! small HTTP server, file watching. Nothing here knows a word of the mesh.
+
+#[cfg(feature = "async")]
+pub mod backoff;
+#[cfg(feature = "async")]
+pub mod http;
+pub mod log;
+#[cfg(feature = "async")]
+pub mod tasks;
+#[cfg(feature = "async")]
+pub mod watch;

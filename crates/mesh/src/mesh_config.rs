@@ -1,0 +1,135 @@
+//! `MeshConfig`: settings of the whole mesh.
+
+use std::ops::Deref;
+
+use names::TrustDomain;
+use proto::istio::mesh::v1alpha1 as api;
+use proto::istio::mesh::v1alpha1::mesh_config::OutboundTrafficPolicy;
+use proto::istio::mesh::v1alpha1::mesh_config::outbound_traffic_policy::Mode;
+
+use crate::proxy_config;
+use crate::yaml::{self, Error};
+
+/// The mesh configuration with Istio's defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeshConfig {
+    api: api::MeshConfig,
+    /// Fields that the user set and that do not exist.
+    pub unknown_fields: Vec<String>,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        let seconds = |seconds| proto::wkt::Duration { seconds, nanos: 0 };
+        let all = || vec!["*".to_owned()];
+        let api = api::MeshConfig {
+            proxy_listen_port: i32::from(names::port::OUTBOUND),
+            connect_timeout: Some(seconds(10)),
+            enable_tracing: true,
+            default_config: Some(proxy_config::defaults()),
+            outbound_traffic_policy: Some(OutboundTrafficPolicy { mode: Mode::AllowAny.into() }),
+            trust_domain: TrustDomain::default().as_str().into(),
+            default_service_export_to: all(),
+            default_virtual_service_export_to: all(),
+            default_destination_rule_export_to: all(),
+            root_namespace: "istio-system".into(),
+            protocol_detection_timeout: Some(seconds(0)),
+            enable_auto_mtls: Some(true.into()),
+            dns_refresh_rate: Some(seconds(60)),
+            ..api::MeshConfig::default()
+        };
+        Self { api, unknown_fields: Vec::new() }
+    }
+}
+
+impl Deref for MeshConfig {
+    type Target = api::MeshConfig;
+
+    fn deref(&self) -> &api::MeshConfig {
+        &self.api
+    }
+}
+
+impl MeshConfig {
+    /// Reads settings from YAML over the defaults.
+    ///
+    /// # Errors
+    /// When the text is no YAML, or a field has a value that it cannot have.
+    pub fn from_yaml(text: &str) -> Result<Self, Error> {
+        let mut over = yaml::parse(text)?;
+        // `defaultConfig` has layers of its own: it does not replace the defaults as a whole.
+        let proxy = over.as_object_mut().and_then(|map| map.remove("defaultConfig"));
+        let (mut api, mut unknown_fields) = yaml::overlay(&Self::default().api, &over, &[])?;
+        if let Some(proxy) = proxy {
+            let (config, unknown) = yaml::overlay(&proxy_config::defaults(), &proxy, proxy_config::MERGED)?;
+            api.default_config = Some(config);
+            unknown_fields.extend(unknown.into_iter().map(|name| format!("defaultConfig.{name}")));
+        }
+        let config = Self { api, unknown_fields };
+        for domain in std::iter::once(&config.api.trust_domain).chain(&config.api.trust_domain_aliases) {
+            if let Err(error) = domain.parse::<TrustDomain>() {
+                return Err(Error::Field(format!("trustDomain: {error}")));
+            }
+        }
+        Ok(config)
+    }
+
+    /// The trust domain of the mesh.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.api.trust_domain
+    }
+
+    /// Whether traffic to unknown destinations may leave the mesh.
+    #[must_use]
+    pub fn allows_any_outbound(&self) -> bool {
+        self.api.outbound_traffic_policy.is_none_or(|policy| policy.mode() == Mode::AllowAny)
+    }
+
+    /// Whether clients use mutual TLS by themselves where the server can.
+    #[must_use]
+    pub fn has_auto_mtls(&self) -> bool {
+        self.api.enable_auto_mtls.as_ref().is_none_or(|value| value.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lays_yaml_over_the_defaults() {
+        let text = "
+trustDomain: example.org
+outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+connectTimeout: 1m
+defaultConfig:
+  drainDuration: 7s
+  proxyMetadata: {A: b}
+noSuchField: 1
+";
+        let config = MeshConfig::from_yaml(text).unwrap();
+        assert_eq!(config.trust_domain(), "example.org");
+        assert!(!config.allows_any_outbound());
+        assert!(config.has_auto_mtls());
+        assert_eq!(config.connect_timeout.unwrap().seconds, 60);
+        let proxy = config.default_config.as_ref().unwrap();
+        assert_eq!(proxy.drain_duration.unwrap().seconds, 7);
+        assert_eq!(proxy.status_port, 15020);
+        assert_eq!(config.unknown_fields, ["noSuchField"]);
+        assert_eq!(MeshConfig::from_yaml("").unwrap(), MeshConfig::default());
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        for (text, want) in [
+            ("trustDomain: 'a/b'", "trustDomain"),
+            ("connectTimeout: soon", "duration"),
+            ("- a", "found a list"),
+            ("a: [", "line"),
+        ] {
+            let error = MeshConfig::from_yaml(text).unwrap_err().to_string();
+            assert!(error.contains(want), "{text}: {error}");
+        }
+    }
+}
