@@ -1,0 +1,98 @@
+//! TLS settings that trust the mesh's roots and nothing else.
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::CertificateDer;
+
+use crate::certificate::{self, Certificate};
+use crate::key::PrivateKey;
+
+/// Why TLS settings cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The roots cannot be read.
+    #[error("root certificates: {0}")]
+    Roots(certificate::Error),
+    /// The chain cannot be read.
+    #[error("certificate chain: {0}")]
+    Chain(certificate::Error),
+    /// The pieces do not fit together.
+    #[error("TLS settings: {0}")]
+    Tls(String),
+}
+
+fn tls(error: impl std::fmt::Display) -> Error {
+    Error::Tls(error.to_string())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn roots(pem: &str) -> Result<RootCertStore, Error> {
+    let mut store = RootCertStore::empty();
+    for root in Certificate::all_from_pem(pem).map_err(Error::Roots)? {
+        store.add(root.der().clone()).map_err(tls)?;
+    }
+    Ok(store)
+}
+
+fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let all = Certificate::all_from_pem(pem).map_err(Error::Chain)?;
+    Ok(all.into_iter().map(|certificate| certificate.der().clone()).collect())
+}
+
+fn alpn(protocols: &[&[u8]]) -> Vec<Vec<u8>> {
+    protocols.iter().map(|protocol| protocol.to_vec()).collect()
+}
+
+/// A server with that certificate. Clients may show a certificate of `roots`;
+/// one that does not verify ends the handshake.
+///
+/// # Errors
+/// When certificate, key or roots are unusable.
+pub fn server_config(
+    chain_pem: &str,
+    key: &PrivateKey,
+    roots_pem: &str,
+    protocols: &[&[u8]],
+) -> Result<ServerConfig, Error> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(roots_pem)?), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(tls)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain(chain_pem)?, key.to_der())
+        .map_err(tls)?;
+    config.alpn_protocols = alpn(protocols);
+    Ok(config)
+}
+
+/// A client that trusts `roots` and, if given, shows a certificate.
+///
+/// # Errors
+/// When certificate, key or roots are unusable.
+pub fn client_config(
+    roots_pem: &str,
+    identity: Option<(&str, &PrivateKey)>,
+    protocols: &[&[u8]],
+) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?
+        .with_root_certificates(roots(roots_pem)?);
+    let mut config = match identity {
+        Some((chain_pem, key)) => {
+            builder.with_client_auth_cert(chain(chain_pem)?, key.to_der()).map_err(tls)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn(protocols);
+    Ok(config)
+}
