@@ -1,0 +1,23 @@
+//! Kubernetes objects, cut down to what the mesh uses.
+
+mod endpoint_slice;
+mod pod;
+mod service;
+
+use serde::Deserialize;
+
+pub use endpoint_slice::{Conditions, Endpoint, EndpointPort, EndpointSlice, TargetRef};
+pub use pod::{Container, ContainerPort, Pod, PodCondition, PodIp, PodSpec, PodStatus};
+pub use service::{Service, ServicePort, TargetPort};
+
+/// A node; the mesh uses its labels only.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Node {}
+
+/// A namespace; the mesh uses its labels only.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Namespace {}
+
+/// A service account; the mesh uses its name only.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct ServiceAccount {}

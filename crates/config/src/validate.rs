@@ -1,0 +1,154 @@
+//! Rules that kinds share, and the list that findings are gathered in.
+
+use proto::wkt::Duration;
+use regex::RegexBuilder;
+
+use crate::Severity;
+
+/// Something that a rule found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether the object can be used.
+    pub severity: Severity,
+    /// Path below `spec`.
+    pub field: String,
+    /// What is wrong and what to write.
+    pub message: String,
+}
+
+/// Gathers what rules find in one object.
+#[derive(Debug, Default)]
+pub struct Checker {
+    /// What was found so far.
+    pub findings: Vec<Finding>,
+}
+
+impl Checker {
+    /// The object cannot be used.
+    pub fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.findings.push(Finding {
+            severity: Severity::Error,
+            field: field.into(),
+            message: message.into(),
+        });
+    }
+
+    /// The object can be used, but hardly does what was meant.
+    pub fn warn(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.findings.push(Finding {
+            severity: Severity::Warning,
+            field: field.into(),
+            message: message.into(),
+        });
+    }
+
+    /// Whether the object cannot be used.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    /// A port from 1 to 65535.
+    pub fn port(&mut self, field: &str, port: u32) {
+        if port == 0 || port > 65535 {
+            self.error(field, format!("{port} is not a port: expected 1 to 65535"));
+        }
+    }
+
+    /// A length of time of at least a millisecond, in whole milliseconds.
+    pub fn duration(&mut self, field: &str, duration: Option<&Duration>) {
+        let Some(duration) = duration else { return };
+        if duration.as_nanos() < 1_000_000 {
+            self.error(field, format!("{duration} is too short: the least is 1ms"));
+        } else if duration.nanos % 1_000_000 != 0 {
+            self.error(field, format!("{duration} is finer than a millisecond, which is not supported"));
+        }
+    }
+
+    /// A number that is not negative.
+    pub fn not_negative(&mut self, field: &str, number: i32) {
+        if number < 0 {
+            self.error(field, format!("{number} must not be negative"));
+        }
+    }
+
+    /// A host name: labels of a DNS name, the first of which may be `*`.
+    pub fn host(&mut self, field: &str, host: &str) {
+        if host.is_empty() {
+            return self.error(field, "is missing: name a host");
+        }
+        let mut labels = host.strip_suffix('.').unwrap_or(host).split('.');
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let first = labels.next().unwrap_or_default();
+        let first_fits = first == "*" || is_label(first) || first.strip_prefix('*').is_some_and(is_label);
+        if host.len() > 255 || !first_fits || !labels.all(is_label) {
+            self.error(
+                field,
+                format!("{host:?} is not a host name: expected a DNS name such as reviews or *.example.com"),
+            );
+        }
+    }
+
+    /// A regular expression of the syntax that Envoy uses (RE2).
+    pub fn regex(&mut self, field: &str, pattern: &str) {
+        // Compiling is bounded: a pattern may come from anybody who may write objects.
+        if let Err(error) = RegexBuilder::new(pattern).size_limit(1 << 20).build() {
+            let why = error.to_string();
+            let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            self.error(field, format!("{pattern:?} is not a regular expression: {why}"));
+        }
+    }
+
+    /// A label key and value as Kubernetes allows them.
+    pub fn label(&mut self, field: &str, key: &str, value: &str) {
+        let is_word = |text: &str| {
+            let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+            text.len() <= 63
+                && edge(text.chars().next())
+                && edge(text.chars().last())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
+        if !is_word(name) {
+            self.error(field, format!("{key:?} is not a label key"));
+        }
+        if !value.is_empty() && !is_word(value) {
+            self.error(field, format!("{value:?} is not a label value"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(check: impl FnOnce(&mut Checker)) -> usize {
+        let mut checker = Checker::default();
+        check(&mut checker);
+        checker.findings.len()
+    }
+
+    #[test]
+    fn knows_host_names() {
+        for host in ["reviews", "a.b.c.", "*.example.com", "*", "*foo.com", "a_b.c"] {
+            assert_eq!(found(|checker| checker.host("", host)), 0, "{host}");
+        }
+        for host in ["", ".", "a..b", "-a", "a.*", "a b", "a/b"] {
+            assert_eq!(found(|checker| checker.host("", host)), 1, "{host}");
+        }
+    }
+
+    #[test]
+    fn knows_durations_and_patterns() {
+        let at = |text: &str| found(|checker| checker.duration("", Some(&text.parse().unwrap())));
+        assert_eq!((at("5s"), at("1ms"), at("0s"), at("1us"), at("-5s"), at("1500us")), (0, 0, 1, 1, 1, 1));
+        assert_eq!(found(|checker| checker.regex("", "a.*b")), 0);
+        assert_eq!(found(|checker| checker.regex("", "a(")), 1);
+    }
+}
