@@ -102,6 +102,9 @@ fn envoy(root: &Path, out: &Path) -> Result<()> {
         file.service.retain(|service| wanted.contains(&format!("{package}.{}", service.name()).as_str()));
     }
     fs::write(out.join("envoy.bin"), set.encode_to_vec())?;
+    // Istio writes fields that Envoy calls deprecated, and proxies of any age
+    // must understand us: the mark would only turn into warnings.
+    set.file.iter_mut().flat_map(|file| &mut file.message_type).for_each(undeprecate);
 
     let dir = out.join("envoy");
     fs::create_dir_all(&dir)?;
@@ -118,6 +121,15 @@ fn envoy(root: &Path, out: &Path) -> Result<()> {
     config.disable_comments(["."]);
     config.compile_fds(set)?;
     Ok(())
+}
+
+fn undeprecate(message: &mut prost_types::DescriptorProto) {
+    for field in &mut message.field {
+        if let Some(options) = &mut field.options {
+            options.deprecated = None;
+        }
+    }
+    message.nested_type.iter_mut().for_each(undeprecate);
 }
 
 fn services() -> Box<dyn prost_build::ServiceGenerator> {

@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Pilot: translates the objects in force into Envoy resources for one proxy.
+//!
+//! [`Snapshot`] indexes the objects once for all proxies, `scope` says what of
+//! it a proxy sees, and [`generate`] writes Envoy's messages. Everything is a
+//! function of its arguments: no socket, no clock, nothing that waits. The same
+//! input gives the same bytes.
+
+pub mod generate;
+pub mod protocol;
+mod proxy;
+mod scope;
+pub mod snapshot;
+
+pub use generate::generate;
+pub use proxy::{Error, Interception, Proxy};
+pub use snapshot::Snapshot;

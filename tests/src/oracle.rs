@@ -1,0 +1,26 @@
+//! Comparison with what another implementation answered on the same inputs.
+
+pub mod difference;
+pub mod xds;
+
+use std::fmt;
+
+/// How many cases came out how.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Name of the set.
+    pub set: &'static str,
+    /// Cases that are equal without any rule.
+    pub equal: usize,
+    /// Cases that are equal once listed differences are taken away.
+    pub listed: usize,
+    /// Cases that differ.
+    pub different: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { set, equal, listed, different } = self;
+        write!(f, "{set}: {equal} equal, {listed} listed, {different} different")
+    }
+}

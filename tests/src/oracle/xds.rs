@@ -1,0 +1,165 @@
+//! The set `xds`: objects and a proxy in, Envoy resources out.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail};
+use config::{Store, yaml};
+use mesh::MeshConfig;
+use names::TypeUrl;
+use pilot::{Proxy, Snapshot};
+use prost::Message as _;
+use proto::envoy::config::core::v3::Node;
+use proto::reflect;
+use serde_json::Value;
+use xds::session::Wanted;
+
+use super::Summary;
+use super::difference::{self, Difference, Rule};
+
+/// Differences that are intended.
+const RULES: &str = include_str!("../../data/oracle/xds-differences.yaml");
+/// Age of objects that name none, as the recorder set it.
+const CREATED: &str = "2024-06-01T00:00:00Z";
+
+/// File, type and the field that names a resource.
+const FILES: [(&str, TypeUrl, &str); 4] = [
+    ("listeners.json", TypeUrl::Listener, "name"),
+    ("clusters.json", TypeUrl::Cluster, "name"),
+    ("routes.json", TypeUrl::Route, "name"),
+    ("endpoints.json", TypeUrl::Endpoint, "clusterName"),
+];
+
+/// Compares all cases of a directory.
+///
+/// # Errors
+/// When the directory or a case cannot be read.
+pub fn run(dir: &Path, only: &[String], verbose: bool) -> anyhow::Result<Summary> {
+    let rules: Vec<Rule> = serde_saphyr::from_str(RULES).context("xds-differences.yaml")?;
+    let mut cases: Vec<_> = fs::read_dir(dir)
+        .with_context(|| format!("recorded cases in {}", dir.display()))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join("input.yaml").is_file())
+        .collect();
+    cases.sort();
+    let mut summary = Summary { set: "xds", ..Summary::default() };
+    for case in cases {
+        let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !only.is_empty() && !only.iter().any(|pattern| fits(pattern, &name)) {
+            continue;
+        }
+        let outcome = match compare(&case, &rules) {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::Different(format!("{error:#}")),
+        };
+        match outcome {
+            Outcome::Equal => summary.equal += 1,
+            Outcome::Listed => summary.listed += 1,
+            Outcome::Different(what) => {
+                summary.different += 1;
+                if verbose {
+                    eprintln!("{name}: {what}");
+                }
+            }
+        }
+    }
+    Ok(summary)
+}
+
+fn fits(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
+}
+
+enum Outcome {
+    Equal,
+    Listed,
+    Different(String),
+}
+
+fn compare(case: &Path, rules: &[Rule]) -> anyhow::Result<Outcome> {
+    let (snapshot, proxy) = load(case)?;
+    let mut is_listed = false;
+    for (file, type_url, id) in FILES {
+        let recorded: Vec<Value> = serde_json::from_str(&fs::read_to_string(case.join(file))?)?;
+        let message = type_url.as_str().trim_start_matches("type.googleapis.com/");
+        let mut theirs = BTreeMap::new();
+        for resource in recorded {
+            // Through the message and back: one spelling of every value.
+            let bytes = reflect::from_json(message, resource)?;
+            let resource = reflect::to_json(message, &bytes)?;
+            let name = resource[id].as_str().context("a recorded resource without a name")?.to_owned();
+            theirs.insert(name, resource);
+        }
+        let wanted = match type_url {
+            TypeUrl::Cluster | TypeUrl::Listener => Wanted::All,
+            _ => Wanted::Names(theirs.keys().map(|name| name.as_str().into()).collect()),
+        };
+        let mut ours = BTreeMap::new();
+        for resource in pilot::generate(&snapshot, &proxy, &type_url, &wanted) {
+            ours.insert(resource.name.to_string(), reflect::to_json(message, &resource.body)?);
+        }
+        if let Some(name) = ours.keys().find(|name| !theirs.contains_key(*name)) {
+            return Ok(Outcome::Different(format!("{file}: {name} should not be there")));
+        }
+        for (name, theirs) in theirs {
+            let Some(ours) = ours.get(&name) else {
+                return Ok(Outcome::Different(format!("{file}: {name} is missing")));
+            };
+            match check(ours, &theirs, &type_url, rules) {
+                None => {}
+                Some(None) => is_listed = true,
+                Some(Some(Difference { path, ours, theirs })) => {
+                    let what = format!("{file}: {name}{path}\n    ours:   {ours}\n    theirs: {theirs}");
+                    return Ok(Outcome::Different(what));
+                }
+            }
+        }
+    }
+    Ok(if is_listed { Outcome::Listed } else { Outcome::Equal })
+}
+
+/// `None`: equal. `Some(None)`: equal but for listed differences.
+fn check(ours: &Value, theirs: &Value, type_url: &TypeUrl, rules: &[Rule]) -> Option<Option<Difference>> {
+    difference::first(ours, theirs, &is_unordered)?;
+    let (mut ours, mut theirs) = (ours.clone(), theirs.clone());
+    for rule in rules {
+        let Some(path) = rule.path.strip_prefix(type_url.short()) else { continue };
+        difference::remove(&mut ours, path);
+        difference::remove(&mut theirs, path);
+    }
+    Some(difference::first(&ours, &theirs, &is_unordered))
+}
+
+/// Lists in which Envoy does not look at the order.
+fn is_unordered(path: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    matches!(last, "queryParameters" | "filterChains" | "lbEndpoints" | "endpoints" | "virtualHosts")
+}
+
+fn load(case: &Path) -> anyhow::Result<(Snapshot, Proxy)> {
+    let text = fs::read_to_string(case.join("input.yaml"))?;
+    let contents = yaml::read("input.yaml", &text);
+    if let Some(problem) =
+        contents.problems.iter().find(|problem| problem.severity == config::Severity::Error)
+    {
+        bail!("{problem}");
+    }
+    let mut store = Store::default();
+    for mut object in contents.objects {
+        if !object.key.kind.group().is_empty() && object.key.kind.group().ends_with("istio.io") {
+            object.meta.creation_timestamp.get_or_insert_with(|| CREATED.into());
+        }
+        store.apply(Arc::new(object));
+    }
+    let mesh = match fs::read_to_string(case.join("mesh.yaml")) {
+        Ok(text) => MeshConfig::from_yaml(&text)?,
+        Err(_) => MeshConfig::default(),
+    };
+    let node: Value = serde_json::from_str(&fs::read_to_string(case.join("proxy.json"))?)?;
+    let node = Node::decode(reflect::from_json("envoy.config.core.v3.Node", node)?.as_slice())?;
+    let proxy = Proxy::from_node(&node).map_err(|error| anyhow!("proxy.json: {error}"))?;
+    Ok((Snapshot::build(&store, Arc::new(mesh), "Kubernetes"), proxy))
+}
