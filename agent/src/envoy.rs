@@ -1,0 +1,7 @@
+//! Envoy: its bootstrap, its process, its admin interface, its end.
+
+pub mod admin;
+pub mod bootstrap;
+pub mod connections;
+pub mod drain;
+pub mod process;
