@@ -13,6 +13,7 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, In
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+#[allow(clippy::disallowed_methods)] // A build script gets its input by the environment.
 fn main() -> Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(env::var("OUT_DIR")?);

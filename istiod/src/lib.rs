@@ -1,1 +1,19 @@
-//! Placeholder.
+//! istiod, the control plane: configuration in, xDS and certificates out.
+//!
+//! [`app::build`] puts the parts together; [`world`] is the only writer of the
+//! configuration, [`push`] brings it to the proxies, [`ca`] signs their
+//! certificates, [`auth`] says who calls. Translation itself is in the crate
+//! `pilot` and knows none of this.
+
+pub mod ads;
+pub mod app;
+pub mod auth;
+pub mod ca;
+pub mod config;
+pub mod debug;
+pub mod listener;
+pub mod metrics;
+pub mod push;
+pub mod state_dir;
+pub mod token;
+pub mod world;

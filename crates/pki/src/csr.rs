@@ -74,10 +74,10 @@ impl Csr {
             return Err(Error::Malformed("bytes after its end".into()));
         }
         let info = &request.certification_request_info;
-        if let Ok(PublicKey::RSA(key)) = info.subject_pki.parsed() {
-            if key.key_size() < MIN_RSA_BITS {
-                return Err(Error::ShortKey(key.key_size()));
-            }
+        if let Ok(PublicKey::RSA(key)) = info.subject_pki.parsed()
+            && key.key_size() < MIN_RSA_BITS
+        {
+            return Err(Error::ShortKey(key.key_size()));
         }
         let public_key =
             SubjectPublicKeyInfo::from_der(info.subject_pki.raw).map_err(|_| Error::UnsupportedKey)?;

@@ -146,10 +146,10 @@ impl Session {
 
     fn sotw(&mut self, request: &Request, now: SystemTime) -> Reaction {
         let wildcard = request.type_url.is_wildcard();
-        if let Some(reaction) = self.answered(request, now) {
-            if let Reaction::Stale | Reaction::Nacked(_) = reaction {
-                return reaction;
-            }
+        if let Some(reaction) = self.answered(request, now)
+            && let Reaction::Stale | Reaction::Nacked(_) = reaction
+        {
+            return reaction;
         }
         if !wildcard && request.subscribe.is_empty() {
             self.watches.remove(&request.type_url);

@@ -104,13 +104,13 @@ fn http(at: &str, route: &HttpRoute, checker: &mut Checker) {
             checker.error(format!("{at}.rewrite"), "has no effect beside a redirect: remove one of them");
         }
     }
-    if let Some(response) = &route.direct_response {
-        if !(200..600).contains(&response.status) {
-            checker.error(
-                format!("{at}.directResponse.status"),
-                format!("{} is not a status: expected 200 to 599", response.status),
-            );
-        }
+    if let Some(response) = &route.direct_response
+        && !(200..600).contains(&response.status)
+    {
+        checker.error(
+            format!("{at}.directResponse.status"),
+            format!("{} is not a status: expected 200 to 599", response.status),
+        );
     }
     if let Some(mirror) = &route.mirror {
         destination(&format!("{at}.mirror"), Some(mirror), checker);

@@ -51,6 +51,7 @@ pub(super) fn inbound(
 ) -> Filter {
     let manager = HttpConnectionManager {
         use_remote_address: Some(false),
+        http2_protocol_options: protocol.is_http2().then(Default::default),
         server_name: "istio-envoy".into(),
         forward_client_cert_details: ForwardClientCertDetails::AppendForward.into(),
         set_current_client_cert_details: Some(SetCurrentClientCertDetails {

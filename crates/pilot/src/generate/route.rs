@@ -31,14 +31,17 @@ pub(super) fn outbound(scope: Scope<'_>, is_wanted: &dyn Fn(&str) -> bool) -> Ve
     let mut made = Vec::new();
     for service in scope.services() {
         for port in &service.ports {
-            if port.protocol.is_http() {
+            // A port that may carry HTTP is also reached by way of the listener
+            // that all HTTP services of its number share.
+            if port.protocol.is_http() || port.protocol == Protocol::Auto {
                 shared.entry(port.number).or_default().push(service);
-            } else if port.protocol == Protocol::Auto {
-                let name = format!("{}:{}", service.host, port.number);
-                if is_wanted(&name) {
-                    let hosts = virtual_host::of_service(scope, service, port.number);
-                    made.push(configuration(name, finish(scope, hosts)));
-                }
+            }
+            let name = format!("{}:{}", service.host, port.number);
+            if port.protocol == Protocol::Auto && is_wanted(&name) {
+                // The listener is the service's own: whatever name a request bears, it is meant.
+                let mut hosts = virtual_host::of_service(scope, service, port.number);
+                hosts.iter_mut().for_each(|host| host.domains = vec!["*".into()]);
+                made.push(configuration(name, hosts));
             }
         }
     }

@@ -115,10 +115,13 @@ fn secure(
 ) {
     let endpoints: Vec<&Endpoint> = service.endpoints_of(port).collect();
     // A server is known by the accounts of all its workloads, whichever port they serve.
+    let mesh = &scope.snapshot.mesh;
+    let domains =
+        || std::iter::once(mesh.trust_domain()).chain(mesh.trust_domain_aliases.iter().map(String::as_str));
     let identities: BTreeSet<String> = service
         .endpoints
         .iter()
-        .filter_map(|endpoint| endpoint.identity(scope.snapshot.mesh.trust_domain()))
+        .flat_map(|endpoint| domains().filter_map(|domain| endpoint.identity(domain)))
         .collect();
     let socket = || {
         let identities = match settings.tls {

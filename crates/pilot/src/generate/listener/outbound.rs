@@ -91,7 +91,8 @@ fn of_port(scope: Scope<'_>, service: &Service, port: &Port, bind: &str) -> List
             Some(chain("PassthroughFilterChain", Some(FilterChainMatch::default()), passthrough));
         listener.listener_filters = vec![http_inspector()];
     } else if port.protocol == Protocol::Auto {
-        listener.filter_chains = vec![routed(&format!("{}:{}", service.host, port.number)), to_service()];
+        listener.filter_chains = vec![routed(&format!("{}:{}", service.host, port.number))];
+        listener.default_filter_chain = Some(to_service());
         listener.listener_filters = vec![http_inspector()];
     } else {
         listener.filter_chains = vec![to_service()];

@@ -361,7 +361,6 @@ fn fault(fault: &HttpFaultInjection) -> HttpFault {
             }
             _ => None,
         },
-        ..FaultDelay::default()
     });
     let abort = fault.abort.as_ref().map(|abort| FaultAbort {
         percentage: abort.percentage.as_ref().map(|percentage| fraction(percentage.value)),

@@ -1,0 +1,175 @@
+//! Every environment variable of istiod, and how flags and variables become
+//! [`Settings`]. Nothing else reads the environment.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use mesh::MeshConfig;
+
+use super::args::Discovery;
+use super::{Error, Settings};
+
+/// Name, default and meaning of each variable.
+pub const VARIABLES: &[(&str, &str, &str)] = &[
+    ("POD_NAMESPACE", "istio-system", "Namespace of the control plane."),
+    ("CLUSTER_ID", "Kubernetes", "Name of the cluster."),
+    ("ISTIOD_CUSTOM_HOST", "", "Further host names for istiod's certificate, separated by commas."),
+    ("ROOT_CA_DIR", "./etc/cacerts", "Directory of plug-in CA files."),
+    ("TOKEN_AUDIENCES", "istio-ca", "Audiences a token may have, separated by commas."),
+    ("DEFAULT_WORKLOAD_CERT_TTL", "24h", "Lifetime of a certificate when the request names none."),
+    ("MAX_WORKLOAD_CERT_TTL", "2160h", "Longest lifetime a request may ask for."),
+    ("CITADEL_SELF_SIGNED_CA_CERT_TTL", "87600h", "Lifetime of a self-signed root."),
+    ("PILOT_DEBOUNCE_AFTER", "100ms", "Quiet time before a change is pushed."),
+    ("PILOT_DEBOUNCE_MAX", "10s", "Longest time a change waits while others keep coming."),
+    ("PILOT_PUSH_THROTTLE", "0", "How many proxies are computed at the same time; 0: by the number of CPUs."),
+    (
+        "PILOT_ENABLE_XDS_IDENTITY_CHECK",
+        "true",
+        "A proxy's token must fit its namespace and service account.",
+    ),
+];
+
+/// Reads flags and variables together; reports everything that is wrong.
+///
+/// # Errors
+/// All settings that cannot be used.
+pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result<Settings, Vec<Error>> {
+    let mut errors = Vec::new();
+    let env = |name: &'static str| {
+        let default =
+            VARIABLES.iter().find(|(known, ..)| *known == name).map_or("", |(_, default, _)| default);
+        get(name).filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+    };
+    let list = |text: &str| -> Vec<String> {
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    };
+
+    let mut duration = |name: &'static str, value: &str| {
+        parse_duration(name, value).unwrap_or_else(|error| {
+            errors.push(error);
+            Duration::ZERO
+        })
+    };
+    let workload_ttl = duration("DEFAULT_WORKLOAD_CERT_TTL", &env("DEFAULT_WORKLOAD_CERT_TTL"));
+    let max_workload_ttl = duration("MAX_WORKLOAD_CERT_TTL", &env("MAX_WORKLOAD_CERT_TTL"));
+    let root_ttl = duration("CITADEL_SELF_SIGNED_CA_CERT_TTL", &env("CITADEL_SELF_SIGNED_CA_CERT_TTL"));
+    let debounce_after = duration("PILOT_DEBOUNCE_AFTER", &env("PILOT_DEBOUNCE_AFTER"));
+    let debounce_max = duration("PILOT_DEBOUNCE_MAX", &env("PILOT_DEBOUNCE_MAX"));
+    let shutdown = duration("--shutdownDuration", &args.shutdown);
+    let keepalive = (
+        duration("--keepaliveInterval", &args.keepalive_interval),
+        duration("--keepaliveTimeout", &args.keepalive_timeout),
+    );
+
+    let mut address = |name: &'static str, value: &str| {
+        parse_address(name, value).unwrap_or_else(|error| {
+            errors.push(error);
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))
+        })
+    };
+    let secure_grpc = address("--secureGRPCAddr", &args.secure_grpc);
+    let plain_grpc = (!args.grpc.is_empty()).then(|| address("--grpcAddr", &args.grpc));
+    let monitoring = address("--monitoringAddr", &args.monitoring);
+    let http = address("--httpAddr", &args.http);
+
+    let throttle = env("PILOT_PUSH_THROTTLE");
+    let push_throttle = throttle.parse().unwrap_or_else(|_| {
+        let why = "expected a whole number".to_owned();
+        errors.push(Error { name: "PILOT_PUSH_THROTTLE", value: throttle.clone(), why });
+        0
+    });
+    let check = env("PILOT_ENABLE_XDS_IDENTITY_CHECK");
+    let identity_check = check.parse().unwrap_or_else(|_| {
+        let why = "expected true or false".to_owned();
+        errors.push(Error { name: "PILOT_ENABLE_XDS_IDENTITY_CHECK", value: check.clone(), why });
+        true
+    });
+    if !args.config_dir.is_dir() {
+        let value = args.config_dir.display().to_string();
+        errors.push(Error { name: "--configDir", value, why: "is not a directory".into() });
+    }
+    let mesh = read_mesh_config(args).unwrap_or_else(|error| {
+        errors.push(error);
+        MeshConfig::default()
+    });
+
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    Ok(Settings {
+        config_dir: args.config_dir.clone(),
+        state_dir: args.state_dir.clone(),
+        ca_dir: env("ROOT_CA_DIR").into(),
+        secure_grpc,
+        plain_grpc,
+        monitoring,
+        http,
+        namespace: args.namespace.clone().unwrap_or_else(|| env("POD_NAMESPACE")),
+        cluster_id: args.cluster_id.clone().unwrap_or_else(|| env("CLUSTER_ID")),
+        custom_hosts: list(&env("ISTIOD_CUSTOM_HOST")),
+        mesh,
+        audiences: list(&env("TOKEN_AUDIENCES")),
+        workload_ttl,
+        max_workload_ttl,
+        root_ttl,
+        debounce_after,
+        debounce_max,
+        push_throttle,
+        identity_check,
+        shutdown,
+        keepalive,
+    })
+}
+
+fn read_mesh_config(args: &Discovery) -> Result<MeshConfig, Error> {
+    let path = &args.mesh_config;
+    let error = |why: String| Error { name: "--meshConfig", value: path.display().to_string(), why };
+    match fs::read_to_string(path) {
+        Ok(text) => MeshConfig::from_yaml(&text).map_err(|why| error(why.to_string())),
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(MeshConfig::default()),
+        Err(why) => Err(error(why.to_string())),
+    }
+}
+
+/// A length of time as Go writes it, more than zero.
+pub(crate) fn parse_duration(name: &'static str, value: &str) -> Result<Duration, Error> {
+    let error = |why: String| Error { name, value: value.into(), why };
+    let parsed: proto::wkt::Duration =
+        value.parse().map_err(|_| error("expected a duration such as 100ms, 30s or 24h".into()))?;
+    parsed
+        .to_std()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| error("must be longer than zero".into()))
+}
+
+/// `:PORT` on all addresses, or `IP:PORT`.
+fn parse_address(name: &'static str, value: &str) -> Result<SocketAddr, Error> {
+    let full = if value.starts_with(':') { format!("[::]{value}") } else { value.to_owned() };
+    full.parse().map_err(|_| Error {
+        name,
+        value: value.into(),
+        why: "expected :PORT or IP:PORT, such as :15012 or 127.0.0.1:15012".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_addresses() {
+        assert_eq!(parse_address("x", ":15012").unwrap().port(), 15012);
+        assert_eq!(parse_address("x", "127.0.0.1:1").unwrap().to_string(), "127.0.0.1:1");
+        assert!(parse_address("x", "15012").is_err());
+        assert!(parse_address("x", ":99999").is_err());
+    }
+
+    #[test]
+    fn names_the_setting_that_is_wrong() {
+        let error = parse_duration("PILOT_DEBOUNCE_AFTER", "fast").unwrap_err().to_string();
+        assert_eq!(error, "PILOT_DEBOUNCE_AFTER=\"fast\": expected a duration such as 100ms, 30s or 24h");
+        assert!(parse_duration("x", "0s").is_err());
+    }
+}

@@ -1,0 +1,69 @@
+//! The program `istiod`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use istiod::config::args::{Cli, Command};
+use istiod::{app, config, token};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit code for a command line or environment that cannot be used.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let levels = match cli.log.output_level.parse() {
+        Ok(levels) => levels,
+        Err(error) => return fail(USAGE, &format!("--log_output_level: {error}")),
+    };
+    match &cli.command {
+        Command::Version => print(concat!("istiod ", env!("CARGO_PKG_VERSION"))),
+        Command::Token(args) => match token::issue(args) {
+            Ok(token) => print(&token),
+            Err(error) => fail(1, &format!("{error:#}")),
+        },
+        Command::Discovery(args) => {
+            runtime::log::init(runtime::log::Options { levels, as_json: cli.log.as_json });
+            #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+            let settings = config::env::resolve(args, |name| std::env::var(name).ok());
+            match settings {
+                Ok(settings) => run(settings),
+                Err(errors) => {
+                    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                    fail(USAGE, &lines.join("\n"))
+                }
+            }
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(settings: config::Settings) -> ExitCode {
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => return fail(1, &format!("signals: {error}")),
+        };
+    let running = match app::build(settings).await {
+        Ok(running) => running,
+        Err(error) => return fail(1, &format!("{error:#}")),
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("istiod is stopping");
+    running.stop().await;
+    ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+fn print(line: &str) -> ExitCode {
+    println!("{line}");
+    ExitCode::SUCCESS
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("istiod: {message}");
+    ExitCode::from(code)
+}

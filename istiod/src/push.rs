@@ -1,0 +1,6 @@
+//! Brings configuration to proxies: when ([`debounce`]), to whom and in which
+//! order ([`connection`]), and what came of it ([`status`]).
+
+pub mod connection;
+pub mod debounce;
+pub mod status;
