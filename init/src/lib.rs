@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Redirects the traffic of a pod into its sidecar with the kernel's packet
+//! filter: what Istio's init container does, with the same flags.
+//!
+//! `args + env → config → plan → state → compare → apply`: everything a user
+//! wrote is checked before anything is touched; the plan is one value from
+//! which the wanted rules are rendered, compared with the live ones, applied
+//! and removed.
+
+pub mod app;
+pub mod apply;
+pub mod args;
+pub mod compare;
+pub mod config;
+pub mod detect;
+pub mod passthrough;
+pub mod plan;
+pub mod rule;
+pub mod state;

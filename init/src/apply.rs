@@ -1,0 +1,152 @@
+//! The iptables programs: what is read from them and given to them.
+//!
+//! Nothing is ever written to find something out.
+
+use std::io::{self, Write as _};
+use std::process::{Child, Command, Stdio};
+
+use crate::config::Variant;
+use crate::plan::Family;
+
+/// Seconds to wait for the lock that legacy iptables shares.
+const LOCK_WAIT: &str = "--wait=30";
+
+/// What went wrong with a program.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not there.
+    #[error("{program} is not in PATH; install the package iptables, or use an image that has it")]
+    Missing {
+        /// Its name.
+        program: String,
+    },
+    /// It could not be run.
+    #[error("running {program}: {source}")]
+    Run {
+        /// Its name.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It refused.
+    #[error("{program}: {status}: {message}{hint}")]
+    Refused {
+        /// Its name.
+        program: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it said.
+        message: String,
+        /// What may help.
+        hint: &'static str,
+    },
+}
+
+impl Error {
+    /// Whether the program is not installed.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing { .. })
+    }
+}
+
+/// The programs of one variant; `None` is whatever `iptables` stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Programs(pub Option<Variant>);
+
+impl Programs {
+    /// Name of a program, for example `ip6tables-nft-save`.
+    pub fn name(self, family: Family, action: &str) -> String {
+        let base = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        match self.0 {
+            None => format!("{base}-{action}"),
+            Some(Variant::Nft) => format!("{base}-nft-{action}"),
+            Some(Variant::Legacy) => format!("{base}-legacy-{action}"),
+        }
+    }
+
+    /// Starts reading the rules in force.
+    ///
+    /// # Errors
+    /// The program is missing or cannot be run.
+    pub fn read(self, family: Family) -> Result<Reading, Error> {
+        let program = self.name(family, "save");
+        let child = spawn(Command::new(&program), &program, Stdio::null())?;
+        Ok(Reading { program, child })
+    }
+
+    /// Commits a change. The program reads all of it before it acts.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn commit(self, family: Family, change: &str) -> Result<(), Error> {
+        let program = self.name(family, "restore");
+        let mut command = Command::new(&program);
+        command.arg("--noflush");
+        if self.0 == Some(Variant::Legacy) {
+            command.arg(LOCK_WAIT);
+        }
+        let mut child = spawn(command, &program, Stdio::piped())?;
+        // A program that ends early says why; the broken pipe says nothing.
+        if let Some(mut stdin) = child.stdin.take() {
+            drop(stdin.write_all(change.as_bytes()));
+        }
+        finish(child, program).map(drop)
+    }
+}
+
+/// A program that is printing the rules in force.
+pub struct Reading {
+    program: String,
+    child: Child,
+}
+
+impl Reading {
+    /// Waits for its text.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn text(self) -> Result<String, Error> {
+        finish(self.child, self.program)
+    }
+}
+
+fn spawn(mut command: Command, program: &str, stdin: Stdio) -> Result<Child, Error> {
+    let command = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().map_err(|source| {
+        let program = program.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => Error::Missing { program },
+            _ => Error::Run { program, source },
+        }
+    })
+}
+
+fn finish(child: Child, program: String) -> Result<String, Error> {
+    let output = match child.wait_with_output() {
+        Ok(output) => output,
+        Err(source) => return Err(Error::Run { program, source }),
+    };
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    let hint = hint(&message);
+    Err(Error::Refused { program, status: output.status, message, hint })
+}
+
+fn hint(message: &str) -> &'static str {
+    let message = message.to_ascii_lowercase();
+    if message.contains("permission denied") || message.contains("you must be root") {
+        " (the container needs the capability NET_ADMIN, and NET_RAW for legacy iptables: \
+         securityContext.capabilities.add)"
+    } else if message.contains("no chain/target/match") || message.contains("does not exist") {
+        " (a module of the kernel is missing; on the node: modprobe xt_owner xt_REDIRECT xt_multiport xt_CT nf_nat)"
+    } else if message.contains("can't initialize") || message.contains("not supported") {
+        " (the kernel lacks this packet filter; on the node: modprobe nf_tables nf_nat, or ip_tables iptable_nat)"
+    } else {
+        ""
+    }
+}
