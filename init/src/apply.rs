@@ -47,6 +47,11 @@ impl Error {
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. })
     }
+
+    /// Whether the kernel refused for want of a capability.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused { message, .. } if says_forbidden(message))
+    }
 }
 
 /// The programs of one variant; `None` is whatever `iptables` stands for.
@@ -137,9 +142,16 @@ fn finish(child: Child, program: String) -> Result<String, Error> {
     Err(Error::Refused { program, status: output.status, message, hint })
 }
 
+fn says_forbidden(message: &str) -> bool {
+    ["Permission denied", "you must be root", "Operation not permitted"]
+        .iter()
+        .any(|part| message.contains(part))
+}
+
 fn hint(message: &str) -> &'static str {
+    let is_forbidden = says_forbidden(message);
     let message = message.to_ascii_lowercase();
-    if message.contains("permission denied") || message.contains("you must be root") {
+    if is_forbidden {
         " (the container needs the capability NET_ADMIN, and NET_RAW for legacy iptables: \
          securityContext.capabilities.add)"
     } else if message.contains("no chain/target/match") || message.contains("does not exist") {

@@ -66,40 +66,40 @@ pub struct Args {
     #[arg(short = 'r', long, value_name = "TABLE", allow_hyphen_values = true)]
     pub istio_inbound_tproxy_route_table: Option<String>,
     /// Print what would be applied; change nothing.
-    #[arg(short = 'n', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(short = 'n', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub dry_run: Option<bool>,
     /// Apply no rules.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub skip_rule_apply: Option<bool>,
     /// Redirect DNS requests to the agent's DNS proxy at 15053.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub redirect_dns: Option<bool>,
     /// With --redirect-dns: to any server, not only those of /etc/resolv.conf.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub capture_all_dns: Option<bool>,
     /// Drop inbound packets that connection tracking calls invalid.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub drop_invalid: Option<bool>,
     /// Redirect both IPv4 and IPv6 when the pod has addresses of both.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub dual_stack: Option<bool>,
     /// Accepted: rules of an earlier run are always replaced in place.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub reconcile: Option<bool>,
     /// Write the rules also when they are in force already.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub force_apply: Option<bool>,
     /// Remove everything that an earlier run put in place, whatever its flags.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub cleanup_only: Option<bool>,
     /// Probe the redirection; not supported yet.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub run_validation: Option<bool>,
     /// Write native nftables rules; not supported yet.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub native_nftables: Option<bool>,
     /// Run on behalf of the CNI plugin; not supported yet.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub cni_mode: Option<bool>,
     /// Network namespace to work in; not supported yet.
     #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
@@ -117,7 +117,7 @@ pub struct Args {
     #[arg(long = "log_output_level", value_name = "LEVELS", default_value = "")]
     pub log_output_level: String,
     /// Log one JSON object a line.
-    #[arg(long = "log_as_json", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
+    #[arg(long = "log_as_json", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub log_as_json: Option<bool>,
     /// Words that are no flags, such as the `istio-iptables` of injected pods.
     #[arg(hide = true, action = ArgAction::Append)]

@@ -71,6 +71,8 @@ pub fn choose(forced: Option<Variant>, needs_v6: bool, has_v6: bool) -> Result<C
     }
     let nft = match nft {
         Ok(choice) => return Ok(choice),
+        // No other program is allowed more.
+        Err(error) if error.is_forbidden() => return Err(error),
         Err(error) => error,
     };
     let why = if nft.is_missing() { "there is no nft variant" } else { "the nft variant does not work" };
