@@ -1,4 +1,13 @@
 //! What tests, the demo and benchmarks share: comparison with recorded data,
 //! a mesh in network namespaces, load.
 
+pub mod app;
+pub mod client;
+pub mod demo;
+pub mod interrupt;
+pub mod load;
+pub mod mesh;
+pub mod netns;
 pub mod oracle;
+pub mod process;
+pub mod program;

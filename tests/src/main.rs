@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use istio_tests::oracle;
+use istio_tests::{app, demo, interrupt, mesh, oracle};
 
 /// Tests, demo and benchmarks of the mesh.
 #[derive(Debug, Parser)]
@@ -18,6 +18,29 @@ struct Cli {
 enum Command {
     /// Compare with recorded data.
     Oracle(Oracle),
+    /// Start a mesh on this machine and show it at work (needs root).
+    Demo(Demo),
+    /// Be one of the demo's applications.
+    App {
+        /// Which: productpage, reviews, ratings, details.
+        name: String,
+        /// Which version.
+        version: String,
+    },
+}
+
+/// Flags of `harness demo`.
+#[derive(Debug, clap::Args)]
+struct Demo {
+    /// `stop` removes what a demo left.
+    #[arg(value_parser = ["stop"])]
+    action: Option<String>,
+    /// Leave the mesh running.
+    #[arg(long)]
+    keep: bool,
+    /// The objects of the mesh.
+    #[arg(long, default_value = "samples/bookinfo", value_name = "DIR")]
+    objects: PathBuf,
 }
 
 /// Flags of `harness oracle`.
@@ -38,6 +61,50 @@ struct Oracle {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Oracle(args) => oracle(&args),
+        Command::Demo(args) => demo(&args),
+        Command::App { name, version } => serve(&name, &version),
+    }
+}
+
+fn demo(args: &Demo) -> ExitCode {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("harness demo: network namespaces need root; use scripts/demo, which asks for it");
+        return ExitCode::from(2);
+    }
+    if args.action.is_some() {
+        demo::stop();
+        return ExitCode::SUCCESS;
+    }
+    let options = demo::options(&args.objects);
+    interrupt::handle(move || mesh::remove(&options), exit);
+    let result = demo::run(&args.objects, args.keep);
+    interrupt::wait_if_interrupted();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nharness demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is main's file; called when a signal ends the program")]
+fn exit(code: i32) {
+    std::process::exit(code);
+}
+
+fn serve(name: &str, version: &str) -> ExitCode {
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(app::run(name, version)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("harness app {name}: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

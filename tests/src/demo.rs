@@ -1,0 +1,261 @@
+//! The demo: a mesh on this machine, shown at work with real requests. Every
+//! line that claims something was measured; a claim that does not hold ends
+//! the demo with an error.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::client::Ask;
+use crate::load::{Load, Report};
+use crate::mesh::{Mesh, Options, remove};
+use crate::netns::pause;
+use crate::program::Programs;
+
+/// First part of the namespaces' names.
+const PREFIX: &str = "istio-demo";
+/// Everything that the demo writes.
+const DIR: &str = "/var/lib/istio-demo";
+/// Lifetime of productpage's certificate: one renewal happens within the demo.
+const SHORT_TTL: &str = "20s";
+/// Clients of the load.
+const CLIENTS: usize = 8;
+
+/// The demo's mesh.
+pub fn options(objects: &Path) -> Options {
+    let ttl = vec![("SECRET_TTL".to_owned(), SHORT_TTL.to_owned())];
+    Options {
+        prefix: PREFIX.to_owned(),
+        dir: PathBuf::from(DIR),
+        objects: objects.to_owned(),
+        agent_env: BTreeMap::from([("productpage".to_owned(), ttl)]),
+    }
+}
+
+/// Removes what an earlier demo left.
+pub fn stop() {
+    remove(&options(Path::new("")));
+    say("The demo's namespaces, processes and files are removed.");
+}
+
+/// Shows everything.
+///
+/// # Errors
+/// What could not be started or does not hold.
+pub fn run(objects: &Path, keep: bool) -> anyhow::Result<()> {
+    let programs = Programs::find()?;
+    step("A mesh starts: one network namespace a pod, each with istio-init, istio-agent and Envoy");
+    let start = Instant::now();
+    let mut mesh = Mesh::start(&programs, &options(objects), &mut |name| {
+        say(&format!("  {:>5} ms  {name} is ready", start.elapsed().as_millis()));
+    })?;
+    mesh.wait_synced()?;
+    say(&format!("  {:>5} ms  all proxies have accepted their configuration", start.elapsed().as_millis()));
+
+    routing(&mesh)?;
+    identity(&mesh)?;
+    strict(&mesh)?;
+    change(&mesh)?;
+    renewal(&mesh)?;
+    restart(&mut mesh)?;
+    table(&mesh)?;
+    if keep {
+        mesh.keep();
+        say(&format!(
+            "\nThe mesh stays up. Enter a pod:    ip netns exec {PREFIX}-productpage-v1 bash\n\
+             ask as the plain client:           ip netns exec {PREFIX}-client curl -H 'end-user: jason' \
+             http://{}:9080/productpage\n\
+             change its configuration:          {}\n\
+             stop it:                           scripts/demo stop",
+            mesh.pod("productpage-v1")?.workload.address,
+            mesh.objects.display()
+        ));
+    }
+    Ok(())
+}
+
+/// The `reviews` part of a page.
+fn reviews(mesh: &Mesh, user: Option<&str>) -> anyhow::Result<Value> {
+    let answer = mesh.productpage(user)?;
+    ensure!(answer.status.is_success(), "productpage: {}: {}", answer.status, answer.body);
+    Ok(answer.json()?["reviews"].clone())
+}
+
+fn version(mesh: &Mesh, user: Option<&str>) -> anyhow::Result<String> {
+    Ok(reviews(mesh, user)?["version"].as_str().context("a version")?.to_owned())
+}
+
+fn routing(mesh: &Mesh) -> anyhow::Result<()> {
+    step("Routing by header (reviews-route.yaml): jason gets reviews v2, everybody else v1");
+    for (user, wanted) in [(None, "v1"), (Some("jason"), "v2"), (Some("anna"), "v1")] {
+        let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+        for _ in 0..20 {
+            *seen.entry(version(mesh, user)?).or_default() += 1;
+        }
+        let told: Vec<String> =
+            seen.iter().map(|(version, count)| format!("{count} × reviews {version}")).collect();
+        say(&format!("  end-user: {:<8} 20 requests: {}", user.unwrap_or("(none)"), told.join(", ")));
+        ensure!(seen.keys().eq([wanted]), "user {user:?} should get {wanted} only");
+    }
+    Ok(())
+}
+
+fn identity(mesh: &Mesh) -> anyhow::Result<()> {
+    step("Identity: what reviews read from its caller's certificate, over mutual TLS");
+    let caller = reviews(mesh, None)?["caller"].clone();
+    say(&format!("  {}", caller["identity"].as_str().unwrap_or("(no certificate)")));
+    ensure!(
+        caller["identity"] == "spiffe://cluster.local/ns/default/sa/bookinfo-productpage",
+        "another caller"
+    );
+    Ok(())
+}
+
+fn strict(mesh: &Mesh) -> anyhow::Result<()> {
+    step("STRICT (peer-authentication.yaml): reviews refuses the plain client; productpage may be called");
+    let address = mesh.pod("reviews-v1")?.workload.address;
+    let plain = Ask::get((address, crate::app::PORT), "reviews:9080", "/reviews/0").from(&mesh.client);
+    match plain {
+        Ok(answer) => anyhow::bail!("reviews answered plaintext: {}", answer.status),
+        Err(error) => say(&format!("  http://{address}:9080/reviews/0    refused: {error:#}")),
+    }
+    let page = mesh.productpage(None)?;
+    let address = mesh.pod("productpage-v1")?.workload.address;
+    say(&format!("  http://{address}:9080/productpage  {}", page.status));
+    Ok(())
+}
+
+fn load(mesh: &Mesh) -> anyhow::Result<Load> {
+    let load = Load::start(&mesh.client, mesh.ask_productpage()?, CLIENTS);
+    // Everything is warm before anything is changed.
+    Mesh::wait("load", || {
+        ensure!(load.good() > 100, "{} answers", load.good());
+        Ok(())
+    })?;
+    Ok(load)
+}
+
+fn none_failed(load: Load) -> anyhow::Result<Report> {
+    let report = load.stop()?;
+    say(&format!("  load: {report}"));
+    ensure!(report.failures() == 0, "requests failed");
+    Ok(report)
+}
+
+fn change(mesh: &Mesh) -> anyhow::Result<()> {
+    step("A changed file under load: everybody else gets reviews v3 instead of v1");
+    let load = load(mesh)?;
+    let text = mesh.read("reviews-route.yaml")?;
+    mesh.write("reviews-route.yaml", &text.replace("subset: v1", "subset: v3"))?;
+    let start = Instant::now();
+    while version(mesh, None)? != "v3" {
+        ensure!(start.elapsed() < Duration::from_secs(10), "not in force after ten seconds");
+    }
+    let took = start.elapsed();
+    say(&format!("  first answer of v3 {} ms after the file was replaced", took.as_millis()));
+    ensure!(took < Duration::from_secs(1), "longer than a second");
+    wait(Duration::from_secs(1));
+    none_failed(load)?;
+    mesh.write("reviews-route.yaml", &text)
+}
+
+fn renewal(mesh: &Mesh) -> anyhow::Result<()> {
+    step(&format!(
+        "A certificate renewed under load (productpage asks for {SHORT_TTL}, and renews at half of it)"
+    ));
+    let productpage = mesh.pod("productpage-v1")?;
+    let before = productpage.certificate()?;
+    let seen = fingerprint(mesh)?;
+    let load = load(mesh)?;
+    say(&format!(
+        "  before: serial {}, expires {}, reviews saw {seen:.16}...",
+        before.serial, before.expires
+    ));
+    let after = Mesh::wait("renewal", || {
+        let now = productpage.certificate()?;
+        ensure!(now.serial != before.serial, "still {}", now.serial);
+        Ok(now)
+    })?;
+    // More connections than there are: new ones, with the new certificate.
+    let more = Load::start(&mesh.client, mesh.ask_productpage()?, 4 * CLIENTS);
+    let sees = Mesh::wait("the new certificate at reviews", || {
+        let sees = fingerprint(mesh)?;
+        ensure!(sees != seen, "still {seen}");
+        Ok(sees)
+    })?;
+    say(&format!("  after:  serial {}, expires {}, reviews sees {sees:.16}...", after.serial, after.expires));
+    wait(Duration::from_secs(1));
+    none_failed(more)?;
+    none_failed(load)?;
+    Ok(())
+}
+
+/// SHA-256 of the certificate that reviews' sidecar was shown.
+fn fingerprint(mesh: &Mesh) -> anyhow::Result<String> {
+    let reviews = reviews(mesh, None)?;
+    Ok(reviews["caller"]["certificate"].as_str().context("a certificate")?.to_owned())
+}
+
+fn restart(mesh: &mut Mesh) -> anyhow::Result<()> {
+    step("istiod is stopped and started again under load");
+    let load = load(mesh)?;
+    mesh.istiod.stop()?;
+    let before = load.good();
+    wait(Duration::from_secs(2));
+    say(&format!("  without istiod for 2 s: {} requests answered", load.good() - before));
+    let start = Instant::now();
+    mesh.istiod.start()?;
+    mesh.wait_synced()?;
+    say(&format!("  all proxies in sync {} ms after its start", start.elapsed().as_millis()));
+    wait(Duration::from_secs(1));
+    none_failed(load)?;
+    Ok(())
+}
+
+fn table(mesh: &Mesh) -> anyhow::Result<()> {
+    step("The mesh");
+    let states = mesh.istiod.states()?;
+    let mut rows = vec![["POD", "IP", "IDENTITY", "CERTIFICATE EXPIRES", "SYNC"].map(ToOwned::to_owned)];
+    for pod in &mesh.pods {
+        let workload = &pod.workload;
+        let certificate = pod.certificate()?;
+        let state = states.get(&format!("{}.{}", workload.name, workload.namespace));
+        rows.push([
+            workload.name.clone(),
+            workload.address.to_string(),
+            certificate.identity,
+            certificate.expires,
+            state.cloned().unwrap_or_else(|| "not connected".to_owned()),
+        ]);
+    }
+    let widths: Vec<usize> =
+        (0..5).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        say(&format!("  {}", cells.join("  ").trim_end()));
+    }
+    Ok(())
+}
+
+fn wait(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        pause();
+    }
+}
+
+fn step(title: &str) {
+    say(&format!("\n==> {title}"));
+}
+
+/// Prints a line at once; nobody is left to be told when it cannot.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").ok();
+    out.flush().ok();
+}

@@ -1,0 +1,301 @@
+//! A mesh on this machine: istiod, and a namespace with redirection, agent,
+//! Envoy and application for every pod of a directory of YAML files.
+
+pub mod admin;
+pub mod istiod;
+pub mod pod;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use config::Kind;
+use config::kube::{Pod as PodObject, Service};
+
+use crate::client::{Answer, Ask};
+use crate::netns::{self, Network, pause};
+use crate::process::Process;
+use crate::program::Programs;
+use istiod::Istiod;
+use pod::{Pod, Workload};
+
+/// Where istiod is.
+pub const ISTIOD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// Where the client without a sidecar is.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// Longest wait for something to become true.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// First part of the namespaces' names.
+    pub prefix: String,
+    /// Directory for everything that is written; made, and removed in the end.
+    pub dir: PathBuf,
+    /// Directory of the objects; istiod follows a copy.
+    pub objects: PathBuf,
+    /// Environment of the agents of pods with that label `app`, over the usual one.
+    pub agent_env: BTreeMap<String, Vec<(String, String)>>,
+}
+
+/// What is waited for will never be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Hopeless(pub String);
+
+/// A running mesh.
+#[derive(Debug)]
+pub struct Mesh {
+    /// The pods with a sidecar.
+    pub pods: Vec<Pod>,
+    /// The control plane.
+    pub istiod: Istiod,
+    /// Namespace of the client without a sidecar.
+    pub client: String,
+    /// Directory that istiod follows.
+    pub objects: PathBuf,
+    /// Everything's directory.
+    pub dir: PathBuf,
+    options: Options,
+    programs: Programs,
+    keep: bool,
+    // Last, so that it is dropped when nothing runs any more.
+    network: Network,
+}
+
+impl Mesh {
+    /// Starts everything and waits until all pods are ready. What an earlier
+    /// mesh of that name left is removed first.
+    ///
+    /// # Errors
+    /// What could not be started, with the end of its log.
+    pub fn start(programs: &Programs, options: &Options, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+        remove(options);
+        let dir = &options.dir;
+        fs::create_dir_all(dir.join("log")).with_context(|| dir.display().to_string())?;
+        let programs = programs.install(&dir.join("bin"))?;
+        let objects = dir.join("objects");
+        copy_objects(&options.objects, &objects)?;
+        let (workloads, hosts) = read(&objects)?;
+
+        let mut network = Network::create(&options.prefix, &hosts)?;
+        tell("istiod");
+        let istiod = Istiod::create(&mut network, &programs, dir, &objects)?;
+        let client = network.add("client", CLIENT)?;
+        let mut mesh = Self {
+            pods: Vec::new(),
+            istiod,
+            client,
+            objects,
+            dir: dir.clone(),
+            options: options.clone(),
+            programs,
+            keep: false,
+            network,
+        };
+        mesh.istiod.start()?;
+        for workload in workloads {
+            mesh.add(workload)?;
+        }
+        for pod in &mut mesh.pods {
+            pod.wait_ready()?;
+            tell(&pod.workload.name);
+        }
+        Ok(mesh)
+    }
+
+    /// Starts one more pod; it is not waited for.
+    ///
+    /// # Errors
+    /// What could not be started.
+    pub fn add(&mut self, workload: Workload) -> anyhow::Result<()> {
+        let token = self.istiod.token(&workload.namespace, &workload.service_account)?;
+        let app = workload.labels.get("app").map_or("", String::as_str);
+        let env = self.options.agent_env.get(app).map_or(&[][..], Vec::as_slice);
+        let mut pod = Pod::create(&mut self.network, &self.programs, &self.dir, workload)?;
+        pod.write_token(&token)?;
+        pod.write_root(&self.istiod.root()?)?;
+        pod.redirect()?;
+        pod.start(env)?;
+        self.pods.push(pod);
+        Ok(())
+    }
+
+    /// A pod by name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn pod(&self, name: &str) -> anyhow::Result<&Pod> {
+        self.pods.iter().find(|pod| pod.workload.name == name).with_context(|| format!("no pod {name}"))
+    }
+
+    /// The same, to change it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn pod_mut(&mut self, name: &str) -> anyhow::Result<&mut Pod> {
+        self.pods.iter_mut().find(|pod| pod.workload.name == name).with_context(|| format!("no pod {name}"))
+    }
+
+    /// The programs it runs.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// Replaces a file of the objects at once, as an editor does.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let temporary = self.dir.join("next.tmp");
+        fs::write(&temporary, text)?;
+        fs::rename(&temporary, self.objects.join(name)).with_context(|| name.to_owned())
+    }
+
+    /// A file of the objects.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self, name: &str) -> anyhow::Result<String> {
+        fs::read_to_string(self.objects.join(name)).with_context(|| name.to_owned())
+    }
+
+    /// Asks for a page of productpage as the client without a sidecar.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn productpage(&self, user: Option<&str>) -> anyhow::Result<Answer> {
+        let ask = self.ask_productpage()?;
+        let ask = if let Some(user) = user { ask.header("end-user", user) } else { ask };
+        ask.from(&self.client)
+    }
+
+    /// A request for productpage.
+    ///
+    /// # Errors
+    /// When there is no such pod.
+    pub fn ask_productpage(&self) -> anyhow::Result<Ask> {
+        let address = self.pod("productpage-v1")?.workload.address;
+        Ok(Ask::get((address, crate::app::PORT), "productpage:9080", "/productpage"))
+    }
+
+    /// Waits until a check returns something, or a [`Hopeless`] error.
+    ///
+    /// # Errors
+    /// When it does not in time; with the last error.
+    pub fn wait<T>(what: &str, mut check: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let start = Instant::now();
+        loop {
+            match check() {
+                Ok(value) => return Ok(value),
+                Err(error) if error.is::<Hopeless>() => return Err(error.context(what.to_owned())),
+                Err(error) if start.elapsed() > PATIENCE => {
+                    return Err(error.context(format!("{what}: not within {PATIENCE:?}")));
+                }
+                Err(_) => pause(),
+            }
+        }
+    }
+
+    /// Waits until every proxy has accepted what istiod has.
+    ///
+    /// # Errors
+    /// When one does not in time.
+    pub fn wait_synced(&self) -> anyhow::Result<()> {
+        Self::wait("all proxies in sync", || {
+            let states = self.istiod.states()?;
+            for pod in &self.pods {
+                let state = states.get(&format!("{}.{}", pod.workload.name, pod.workload.namespace));
+                ensure!(state.is_some_and(|state| state == "SYNCED"), "{} is {state:?}", pod.workload.name);
+            }
+            Ok(())
+        })
+    }
+
+    /// Leaves it running when it is dropped.
+    pub fn keep(&mut self) {
+        self.keep = true;
+        self.network.keep();
+        let pods = self.pods.iter_mut().flat_map(|pod| [&mut pod.app, &mut pod.agent]);
+        for process in pods.chain([&mut self.istiod.process]).flatten() {
+            Process::release(process);
+        }
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        // Everybody is asked at once: they need not wait for each other.
+        netns::remove(&self.options.prefix);
+        fs::remove_dir_all(&self.dir).ok();
+    }
+}
+
+/// Removes everything that a mesh of these options made.
+pub fn remove(options: &Options) {
+    netns::remove(&options.prefix);
+    fs::remove_dir_all(&options.dir).ok();
+}
+
+fn copy_objects(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let path = entry?.path();
+        if let (Some("yaml"), Some(name)) = (path.extension().and_then(|end| end.to_str()), path.file_name())
+        {
+            fs::copy(&path, to.join(name)).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// The pods of the objects, and everybody's `/etc/hosts`: what DNS is in a cluster.
+fn read(objects: &Path) -> anyhow::Result<(Vec<Workload>, String)> {
+    let mut workloads = Vec::new();
+    let mut hosts = format!("127.0.0.1 localhost\n::1 localhost\n{ISTIOD} istiod.istio-system.svc\n");
+    for entry in fs::read_dir(objects)? {
+        let path = entry?.path();
+        let contents = config::yaml::read(&path.display().to_string(), &fs::read_to_string(&path)?);
+        if let Some(problem) = contents.problems.first() {
+            bail!("{problem}");
+        }
+        for object in contents.objects {
+            let mut store = config::Store::default();
+            let (namespace, name) = (object.key.namespace.to_string(), object.key.name.to_string());
+            let (kind, labels) = (object.key.kind, object.meta.labels.clone());
+            store.apply(object.into());
+            if kind == Kind::Pod
+                && let Some((_, pod)) = store.get::<PodObject>(&namespace, &name)
+            {
+                let address = pod.addresses().next().unwrap_or_default();
+                workloads.push(Workload {
+                    address: address
+                        .parse()
+                        .with_context(|| format!("address of pod {name}: {address:?}"))?,
+                    service_account: pod.service_account().to_owned(),
+                    namespace,
+                    name,
+                    labels,
+                });
+            } else if kind == Kind::Service
+                && let Some((_, service)) = store.get::<Service>(&namespace, &name)
+            {
+                for address in service.addresses() {
+                    hosts += &format!(
+                        "{address} {name} {name}.{namespace} {name}.{namespace}.svc.cluster.local\n"
+                    );
+                }
+            }
+        }
+    }
+    workloads.sort_by(|one, other| one.name.cmp(&other.name));
+    ensure!(!workloads.is_empty(), "{}: no Pod", objects.display());
+    Ok((workloads, hosts))
+}

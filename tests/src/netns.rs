@@ -1,0 +1,233 @@
+//! Pods without Kubernetes: network namespaces with one bridge between them.
+//!
+//! The bridge lives in a namespace of its own, so the network of this machine
+//! stays as it is. `ip netns exec` gives each namespace its own `/etc/hosts`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::RwLock;
+
+use anyhow::{Context as _, bail, ensure};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Where `ip netns` keeps names.
+const NAMED: &str = "/run/netns";
+/// Where `ip netns exec` finds files to put over those of `/etc`.
+const FILES: &str = "/etc/netns";
+/// The bridge, which is every pod's way out.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Length of the network's prefix.
+const PREFIX: u8 = 16;
+
+/// Set when everything is being removed: nothing may be made from then on.
+static CLOSED: RwLock<bool> = RwLock::new(false);
+
+/// Runs something that makes processes or namespaces, unless all is being
+/// removed.
+///
+/// # Errors
+/// Its own, or that it came too late.
+pub fn make<T>(what: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let closed = CLOSED.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    ensure!(!*closed, "interrupted");
+    what()
+}
+
+/// Lets nothing more be made and waits for what is being made.
+pub fn close() {
+    *CLOSED.write().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
+}
+
+/// Namespaces that belong together; they are removed when it is dropped.
+#[derive(Debug)]
+pub struct Network {
+    prefix: String,
+    hosts: String,
+    next: u32,
+    keep: bool,
+}
+
+impl Network {
+    /// Makes the bridge. Namespaces are called `PREFIX-NAME`; `hosts` is the
+    /// text of everybody's `/etc/hosts`.
+    ///
+    /// # Errors
+    /// When the kernel refuses; root is needed.
+    pub fn create(prefix: &str, hosts: &str) -> anyhow::Result<Self> {
+        let network = Self { prefix: prefix.to_owned(), hosts: hosts.to_owned(), next: 0, keep: false };
+        let bridge = network.name("net");
+        make(|| {
+            ip(None, &format!("netns add {bridge}"))?;
+            ip(
+                Some(&bridge),
+                &format!(
+                    "link set lo up\nlink add br0 type bridge\naddr add {GATEWAY}/{PREFIX} dev br0\nlink set br0 up"
+                ),
+            )
+        })?;
+        Ok(network)
+    }
+
+    /// The full name of a namespace.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    /// Makes a namespace with one interface of that address.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn add(&mut self, name: &str, address: Ipv4Addr) -> anyhow::Result<String> {
+        let (bridge, namespace) = (self.name("net"), self.name(name));
+        let port = format!("pod{}", self.next);
+        self.next += 1;
+        make(|| {
+            ip(None, &format!("netns add {namespace}"))?;
+            let files = Path::new(FILES).join(&namespace);
+            fs::create_dir_all(&files).with_context(|| files.display().to_string())?;
+            fs::write(files.join("hosts"), &self.hosts).context("hosts")?;
+            ip(
+                Some(&bridge),
+                &format!(
+                    "link add {port} type veth peer name eth0 netns {namespace}\nlink set {port} master br0 up"
+                ),
+            )?;
+            ip(
+                Some(&namespace),
+                &format!(
+                    "link set lo up\naddr add {address}/{PREFIX} dev eth0\nlink set eth0 up\n\
+                     route add default via {GATEWAY}"
+                ),
+            )
+        })
+        .with_context(|| format!("network namespace {namespace}"))?;
+        Ok(namespace)
+    }
+
+    /// Leaves the namespaces when it is dropped.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if !self.keep {
+            remove(&self.prefix);
+        }
+    }
+}
+
+/// Runs lines of `ip` commands in a namespace.
+fn ip(namespace: Option<&str>, lines: &str) -> anyhow::Result<()> {
+    let mut command = Command::new("ip");
+    if let Some(namespace) = namespace {
+        command.args(["-n", namespace]);
+    }
+    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("ip (package iproute2)")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(lines.as_bytes()).context("ip")?;
+    }
+    let output = child.wait_with_output().context("ip")?;
+    if !output.status.success() {
+        bail!("ip: {} (in: {lines})", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// A command that will run inside a namespace.
+pub fn command(namespace: &str, program: &Path) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
+}
+
+/// Runs a future on a thread of that namespace and waits for it.
+///
+/// # Errors
+/// When the namespace cannot be entered, or the future's own.
+pub fn within<T, F>(namespace: &str, future: impl FnOnce() -> F + Send) -> anyhow::Result<T>
+where
+    T: Send,
+    F: Future<Output = anyhow::Result<T>>,
+{
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let path = Path::new(NAMED).join(namespace);
+            let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
+            // Only this thread changes, and whatever it makes.
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {namespace}"))?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(future())
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Names of the namespaces of a prefix.
+pub fn list(prefix: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(NAMED).into_iter().chain(fs::read_dir(FILES)).flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'))).collect()
+}
+
+/// Ends every process in the namespaces of a prefix and removes them. What is
+/// gone already is no error.
+pub fn remove(prefix: &str) {
+    let names = list(prefix);
+    let mut rounds = 0;
+    loop {
+        let processes: Vec<Pid> = names.iter().flat_map(|name| processes(name)).collect();
+        if processes.is_empty() || rounds > 100 {
+            break;
+        }
+        // Envoys and agents are asked first; nobody may refuse for long.
+        let signal = if rounds < 20 { Signal::SIGTERM } else { Signal::SIGKILL };
+        for process in processes {
+            if rounds == 0 || signal == Signal::SIGKILL {
+                kill(process, signal).ok();
+            }
+        }
+        rounds += 1;
+        pause();
+    }
+    for name in names {
+        let deleted = Command::new("ip").args(["netns", "delete", &name]).stderr(Stdio::null()).status();
+        if deleted.is_err() {
+            eprintln!("network namespace {name} stays: there is no program `ip`");
+        }
+        fs::remove_dir_all(PathBuf::from(FILES).join(&name)).ok();
+    }
+    // Others may use it.
+    fs::remove_dir(FILES).ok();
+}
+
+/// Waits a moment for processes to end.
+pub fn pause() {
+    #[expect(clippy::disallowed_methods, reason = "the harness has nothing else to do meanwhile")]
+    std::thread::sleep(std::time::Duration::from_millis(50));
+}
+
+/// Processes whose network is that of a namespace.
+fn processes(namespace: &str) -> Vec<Pid> {
+    let Ok(output) = Command::new("ip").args(["netns", "pids", namespace]).output() else {
+        return Vec::new();
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let own = Pid::this();
+    text.split_ascii_whitespace()
+        .filter_map(|pid| Some(Pid::from_raw(pid.parse().ok()?)))
+        .filter(|&pid| pid != own)
+        .collect()
+}
