@@ -2,6 +2,7 @@
 //! a mesh in network namespaces, load.
 
 pub mod app;
+pub mod check;
 pub mod client;
 pub mod demo;
 pub mod interrupt;

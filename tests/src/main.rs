@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use istio_tests::{app, demo, interrupt, mesh, oracle};
+use istio_tests::{app, check, demo, interrupt, mesh, oracle};
 
 /// Tests, demo and benchmarks of the mesh.
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ enum Command {
     Oracle(Oracle),
     /// Start a mesh on this machine and show it at work (needs root).
     Demo(Demo),
+    /// Check layers and sizes of the sources.
+    Check,
     /// Be one of the demo's applications.
     App {
         /// Which: productpage, reviews, ratings, details.
@@ -62,7 +64,24 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Oracle(args) => oracle(&args),
         Command::Demo(args) => demo(&args),
+        Command::Check => check(),
         Command::App { name, version } => serve(&name, &version),
+    }
+}
+
+fn check() -> ExitCode {
+    match check::run() {
+        Ok(problems) if problems.is_empty() => ExitCode::SUCCESS,
+        Ok(problems) => {
+            for problem in problems {
+                eprintln!("harness check: {problem}");
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("harness check: {error:#}");
+            ExitCode::from(2)
+        }
     }
 }
 

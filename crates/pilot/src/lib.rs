@@ -1,7 +1,7 @@
 //! Pilot: translates the objects in force into Envoy resources for one proxy.
 //!
 //! [`Snapshot`] indexes the objects once for all proxies, `scope` says what of
-//! it a proxy sees, and [`generate`] writes Envoy's messages. Everything is a
+//! it a proxy sees, and [`mod@generate`] writes Envoy's messages. Everything is a
 //! function of its arguments: no socket, no clock, nothing that waits. The same
 //! input gives the same bytes.
 
