@@ -161,7 +161,7 @@ mod tests {
         };
         let envoy = config::Envoy {
             binary: "/bin/sh".into(),
-            args: vec!["-c".into(), script.into()],
+            args: vec!["-c".into(), script.into(), at("started").to_string_lossy().into_owned()],
             bootstrap: Some(serde_json::json!({"node": {}})),
         };
         (Process::start(&envoy, &paths).unwrap(), dir)
@@ -177,9 +177,16 @@ mod tests {
 
     #[tokio::test]
     async fn ends_even_when_it_does_not_want_to() {
-        let (mut process, dir) = run("trap '' TERM; while :; do sleep 0.05; done");
+        let (mut process, dir) = run("trap '' TERM; : > \"$0\"; while :; do sleep 0.05; done");
         let bootstrap = dir.path().join("conf/envoy-rev.json");
         assert!(bootstrap.exists());
+        // Before the trap is set the signal would end it.
+        let started = async {
+            while !dir.path().join("started").exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), started).await.unwrap();
         process.end().await;
         assert_eq!(exit_code(process.wait().await.unwrap()), 128 + 9);
         drop(process);
