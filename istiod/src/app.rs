@@ -84,9 +84,11 @@ pub async fn build(settings: Settings) -> anyhow::Result<Running> {
 
     let builder = Builder::new(settings.mesh.clone(), &settings.cluster_id);
     let (publish, world) = watch::channel(Arc::new(builder.build()));
+    let (tell, problems) = watch::channel(world::Problems::default());
     let updates = source::directory::watch(&tasks, &settings.config_dir)?;
     let debounce = Debounce::new(settings.debounce_after, settings.debounce_max);
-    tasks.spawn("world", world::run(builder, updates, debounce, publish, metrics.clone()));
+    let publisher = world::Publisher { world: publish, problems: tell, metrics: metrics.clone() };
+    tasks.spawn("world", world::run(builder, updates, debounce, publisher));
 
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let throttle = if settings.push_throttle > 0 { settings.push_throttle } else { cpus * THROTTLE_PER_CPU };
@@ -121,7 +123,7 @@ pub async fn build(settings: Settings) -> anyhow::Result<Running> {
         serve(&tasks, "plaintext grpc", server(&settings).add_service(ads), incoming, world.clone());
     }
 
-    let pages = Pages { table: hub.table, world, registry: Arc::new(registry) };
+    let pages = Pages { table: hub.table, world, problems, registry: Arc::new(registry) };
     let monitoring = bind("--monitoringAddr", settings.monitoring).await?;
     let http = bind("--httpAddr", settings.http).await?;
     let running = Running {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::push::status::Table;
-use crate::world::World;
+use crate::world::{Problems, World};
 
 /// What the pages show.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Pages {
     pub table: Table,
     /// The configuration in force.
     pub world: watch::Receiver<Arc<World>>,
+    /// What is wrong with objects that are not in force.
+    pub problems: watch::Receiver<Problems>,
     /// Counters.
     pub registry: Arc<Registry>,
 }
@@ -80,7 +82,9 @@ impl Pages {
                 })
             })
             .collect();
-        let problems: Vec<String> = world.problems.iter().map(ToString::to_string).collect();
+        let unusable = self.problems.borrow().clone();
+        let problems = unusable.iter().chain(&world.snapshot.problems);
+        let problems: Vec<String> = problems.map(ToString::to_string).collect();
         json!({ "version": world.version, "objects": objects, "problems": problems })
     }
 }

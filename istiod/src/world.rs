@@ -27,9 +27,10 @@ pub struct World {
     pub store: Store,
     /// Their indexes.
     pub snapshot: Snapshot,
-    /// What is wrong with objects.
-    pub problems: Vec<Problem>,
 }
+
+/// What is wrong with objects that cannot be used, and so are in no world.
+pub type Problems = Arc<[Problem]>;
 
 /// Makes worlds from updates.
 #[derive(Debug)]
@@ -37,7 +38,6 @@ pub struct Builder {
     mesh: Arc<MeshConfig>,
     cluster_id: String,
     store: Store,
-    problems: Vec<Problem>,
     serial: u64,
 }
 
@@ -45,21 +45,13 @@ impl Builder {
     /// Starts without objects.
     #[must_use]
     pub fn new(mesh: MeshConfig, cluster_id: &str) -> Self {
-        Self {
-            mesh: Arc::new(mesh),
-            cluster_id: cluster_id.into(),
-            store: Store::default(),
-            problems: Vec::new(),
-            serial: 0,
-        }
+        Self { mesh: Arc::new(mesh), cluster_id: cluster_id.into(), store: Store::default(), serial: 0 }
     }
 
     /// The world as it is now.
     #[must_use]
     pub fn build(&self) -> World {
         let snapshot = Snapshot::build(&self.store, self.mesh.clone(), &self.cluster_id);
-        let mut problems = self.problems.clone();
-        problems.extend(snapshot.problems.iter().cloned());
         let now = OffsetDateTime::from(SystemTime::now());
         let stamp = now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default();
         World {
@@ -67,7 +59,6 @@ impl Builder {
             version: format!("{stamp}/{}", self.serial),
             store: self.store.clone(),
             snapshot,
-            problems,
         }
     }
 
@@ -80,9 +71,19 @@ impl Builder {
         for object in update.apply {
             changed |= self.store.apply(object);
         }
-        self.problems = update.problems;
         changed
     }
+}
+
+/// Where worlds and problems are published.
+#[derive(Debug)]
+pub struct Publisher {
+    /// Each new world wakes every connection.
+    pub world: watch::Sender<Arc<World>>,
+    /// Problems change without any proxy being concerned.
+    pub problems: watch::Sender<Problems>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Takes updates until the source ends; what comes in quick succession is
@@ -91,37 +92,43 @@ pub async fn run(
     mut builder: Builder,
     mut updates: mpsc::Receiver<Update>,
     mut debounce: Debounce,
-    publish: watch::Sender<Arc<World>>,
-    metrics: Arc<Metrics>,
+    to: Publisher,
 ) {
     loop {
         tokio::select! {
             update = updates.recv() => {
-                let Some(update) = update else { return };
+                let Some(mut update) = update else { return };
+                to.problems.send_replace(std::mem::take(&mut update.problems).into());
                 let changed = builder.take(update);
                 if builder.serial == 0 {
-                    self::publish(&mut builder, &publish, &metrics);
+                    to.publish(&mut builder);
                 } else if changed {
                     debounce.changed();
                 } else {
-                    // Only what is told about objects is different: nothing to push.
-                    metrics.rejected_configs.set(errors(&builder.problems));
+                    to.count(&to.world.borrow());
                 }
             }
-            _ = debounce.due() => self::publish(&mut builder, &publish, &metrics),
+            _ = debounce.due() => to.publish(&mut builder),
         }
     }
 }
 
-fn publish(builder: &mut Builder, to: &watch::Sender<Arc<World>>, metrics: &Metrics) {
-    builder.serial += 1;
-    let world = builder.build();
-    metrics.rejected_configs.set(errors(&world.problems));
-    info!(target: "ads", version = world.version, objects = world.store.len(), services = world.snapshot.services.len(), problems = world.problems.len(), "push");
-    for problem in &world.snapshot.problems {
-        tracing::warn!(target: "config", "{problem}");
+impl Publisher {
+    fn publish(&self, builder: &mut Builder) {
+        builder.serial += 1;
+        let world = builder.build();
+        self.count(&world);
+        info!(target: "ads", version = world.version, objects = world.store.len(), services = world.snapshot.services.len(), problems = world.snapshot.problems.len(), "push");
+        for problem in &world.snapshot.problems {
+            tracing::warn!(target: "config", "{problem}");
+        }
+        self.world.send_replace(Arc::new(world));
     }
-    to.send_replace(Arc::new(world));
+
+    fn count(&self, world: &World) {
+        let count = errors(&self.problems.borrow()) + errors(&world.snapshot.problems);
+        self.metrics.rejected_configs.set(count);
+    }
 }
 
 fn errors(problems: &[Problem]) -> i64 {

@@ -1,0 +1,195 @@
+//! An istiod in process and a client of its port: real TLS, real gRPC.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use istiod::app::{self, Running};
+use istiod::auth::local::Issuer;
+use istiod::config::args::{Cli, Command};
+use istiod::config::env;
+use istiod::state_dir::StateDir;
+use proto::envoy::config::core::v3::Node;
+use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
+use proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
+use runtime::tasks::Tasks;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, Streaming};
+
+/// A running istiod with directories of its own.
+pub(crate) struct Plane {
+    pub(crate) running: Running,
+    pub(crate) dir: tempfile::TempDir,
+    tasks: Tasks,
+}
+
+impl Plane {
+    /// Starts one on free ports, with the objects of bookinfo.
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = dir.path().join("objects");
+        fs::create_dir(&objects).unwrap();
+        let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/bookinfo");
+        for entry in fs::read_dir(samples).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, objects.join(path.file_name().unwrap())).unwrap();
+        }
+        let (objects, state) =
+            (objects.display().to_string(), dir.path().join("state").display().to_string());
+        let free = "127.0.0.1:0";
+        let args = ["istiod", "discovery", "--config-dir", &objects, "--state-dir", &state];
+        let ports = ["--secureGRPCAddr", free, "--monitoringAddr", free, "--httpAddr", free];
+        let cli = Cli::try_parse_from(args.into_iter().chain(ports)).unwrap();
+        let Command::Discovery(args) = cli.command else { panic!() };
+        let running = app::build(env::resolve(&args, |_| None).unwrap()).await.unwrap();
+        let plane = Self { running, dir, tasks: Tasks::new() };
+        while plane.page(plane.running.http, "/ready").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        plane
+    }
+
+    /// Replaces a file of the objects.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let draft = self.dir.path().join("draft");
+        fs::write(&draft, text).unwrap();
+        fs::rename(&draft, self.dir.path().join("objects").join(name)).unwrap();
+    }
+
+    /// A file of the objects.
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.path().join("objects").join(name)).unwrap()
+    }
+
+    /// What signs its tokens.
+    pub(crate) fn tokens(&self) -> Issuer {
+        Issuer::open(&StateDir::open(&self.dir.path().join("state")).unwrap()).unwrap()
+    }
+
+    /// A page of one of its HTTP ports.
+    pub(crate) async fn page(&self, address: SocketAddr, path: &str) -> (u16, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    async fn connect(&self) -> hyper::client::conn::http2::SendRequest<tonic::body::Body> {
+        let config = pki::verify::client_config(&self.running.roots, None, &[b"h2"]).unwrap();
+        let stream = TcpStream::connect(self.running.secure_grpc).await.unwrap();
+        let name = "istiod.istio-system.svc".try_into().unwrap();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        self.tasks.spawn("client", connection);
+        sender
+    }
+
+    /// Asks for a certificate.
+    pub(crate) async fn certificate(
+        &self,
+        token: Option<&str>,
+        csr: &str,
+        ttl: i64,
+    ) -> Result<IstioCertificateResponse, Status> {
+        let mut sender = self.connect().await;
+        let mut client = IstioCertificateServiceClient::with_origin(
+            tower::service_fn(move |request| sender.send_request(request)),
+            http::Uri::from_static("https://istiod.istio-system.svc"),
+        );
+        let csr = csr.to_owned();
+        let request =
+            IstioCertificateRequest { csr, validity_duration: ttl, ..IstioCertificateRequest::default() };
+        client.create_certificate(with_token(request, token)).await.map(tonic::Response::into_inner)
+    }
+
+    /// Opens a stream of the state of the world.
+    pub(crate) async fn sotw(&self, token: Option<&str>) -> Exchange<DiscoveryRequest, DiscoveryResponse> {
+        let mut sender = self.connect().await;
+        let mut client = AggregatedDiscoveryServiceClient::with_origin(
+            tower::service_fn(move |request| sender.send_request(request)),
+            http::Uri::from_static("https://istiod.istio-system.svc"),
+        )
+        .max_decoding_message_size(64 << 20);
+        let (tx, rx) = mpsc::channel(16);
+        let request = with_token(ReceiverStream::new(rx), token);
+        let head = self.tasks.spawn("stream", async move {
+            client.stream_aggregated_resources(request).await.map(tonic::Response::into_inner)
+        });
+        Exchange { requests: tx, head: Some(head), responses: None }
+    }
+
+    /// Opens an incremental stream.
+    pub(crate) async fn delta(
+        &self,
+        token: Option<&str>,
+    ) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
+        let mut sender = self.connect().await;
+        let mut client = AggregatedDiscoveryServiceClient::with_origin(
+            tower::service_fn(move |request| sender.send_request(request)),
+            http::Uri::from_static("https://istiod.istio-system.svc"),
+        )
+        .max_decoding_message_size(64 << 20);
+        let (tx, rx) = mpsc::channel(16);
+        let request = with_token(ReceiverStream::new(rx), token);
+        let head = self.tasks.spawn("stream", async move {
+            client.delta_aggregated_resources(request).await.map(tonic::Response::into_inner)
+        });
+        Exchange { requests: tx, head: Some(head), responses: None }
+    }
+}
+
+fn with_token<T>(message: T, token: Option<&str>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    request
+}
+
+/// The node of a pod of bookinfo.
+pub(crate) fn node(pod: &str, address: &str) -> Option<Node> {
+    Some(Node { id: format!("sidecar~{address}~{pod}.default~default.svc.cluster.local"), ..Node::default() })
+}
+
+type Head<R> = tokio::task::JoinHandle<Option<Result<Streaming<R>, Status>>>;
+
+/// One stream. The answer's head may come long after the first requests.
+pub(crate) struct Exchange<Q, R> {
+    requests: mpsc::Sender<Q>,
+    head: Option<Head<R>>,
+    responses: Option<Streaming<R>>,
+}
+
+impl<Q, R> Exchange<Q, R> {
+    pub(crate) async fn send(&mut self, request: Q) {
+        // The end of the stream is seen by who waits for a response.
+        self.requests.send(request).await.ok();
+    }
+
+    /// The next response, or why there is none.
+    pub(crate) async fn next(&mut self) -> Result<R, Status> {
+        if let Some(head) = &mut self.head {
+            let head = head.await.unwrap().unwrap();
+            self.head = None;
+            self.responses = Some(head?);
+        }
+        let responses = self.responses.as_mut().ok_or_else(|| Status::aborted("no stream"))?;
+        responses.message().await?.ok_or_else(|| Status::unavailable("end of stream"))
+    }
+}
