@@ -16,6 +16,8 @@ use tokio::net::TcpListener;
 
 /// Port of all of them.
 pub const PORT: u16 = 9080;
+/// Port that returns every byte.
+pub const ECHO_PORT: u16 = 9000;
 /// Headers that an application hands on to those it calls.
 const HANDED_ON: [&str; 2] = ["end-user", "x-request-id"];
 /// Where Envoy tells who called (Envoy's `x-forwarded-client-cert`).
@@ -36,12 +38,24 @@ struct App {
 pub async fn run(name: &str, version: &str) -> anyhow::Result<()> {
     let client = Client::builder(TokioExecutor::new()).build_http();
     let app = App { name: name.to_owned(), version: version.to_owned(), client };
+    let tasks = Tasks::new();
+    let echo = TcpListener::bind((Ipv4Addr::UNSPECIFIED, ECHO_PORT)).await.context("port 9000")?;
+    tasks.spawn("echo", serve_echo(tasks.clone(), echo));
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.context("port 9080")?;
-    runtime::http::serve(&Tasks::new(), "app", listener, move |request, _| {
+    runtime::http::serve(&tasks, "app", listener, move |request, _| {
         let app = app.clone();
         async move { app.answer(&request).await }
     });
     std::future::pending().await
+}
+
+async fn serve_echo(tasks: Tasks, listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tasks.spawn("echo", async move {
+            let (mut read, mut write) = stream.split();
+            tokio::io::copy(&mut read, &mut write).await.ok();
+        });
+    }
 }
 
 impl App {

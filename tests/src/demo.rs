@@ -16,29 +16,29 @@ use crate::mesh::{Mesh, Options, remove};
 use crate::netns::pause;
 use crate::program::Programs;
 
-/// First part of the namespaces' names.
-const PREFIX: &str = "istio-demo";
-/// Everything that the demo writes.
-const DIR: &str = "/var/lib/istio-demo";
+/// Name of the demo, unless told otherwise: the first part of the namespaces' names.
+pub const NAME: &str = "istio-demo";
+/// Where the demo's directory is made.
+const DIR: &str = "/var/lib";
 /// Lifetime of productpage's certificate: one renewal happens within the demo.
 const SHORT_TTL: &str = "20s";
 /// Clients of the load.
 const CLIENTS: usize = 8;
 
 /// The demo's mesh.
-pub fn options(objects: &Path) -> Options {
+pub fn options(name: &str, objects: &Path) -> Options {
     let ttl = vec![("SECRET_TTL".to_owned(), SHORT_TTL.to_owned())];
     Options {
-        prefix: PREFIX.to_owned(),
-        dir: PathBuf::from(DIR),
+        prefix: name.to_owned(),
+        dir: PathBuf::from(DIR).join(name),
         objects: objects.to_owned(),
         agent_env: BTreeMap::from([("productpage".to_owned(), ttl)]),
     }
 }
 
 /// Removes what an earlier demo left.
-pub fn stop() {
-    remove(&options(Path::new("")));
+pub fn stop(name: &str) {
+    remove(&options(name, Path::new("")));
     say("The demo's namespaces, processes and files are removed.");
 }
 
@@ -46,11 +46,11 @@ pub fn stop() {
 ///
 /// # Errors
 /// What could not be started or does not hold.
-pub fn run(objects: &Path, keep: bool) -> anyhow::Result<()> {
+pub fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     let programs = Programs::find()?;
     step("A mesh starts: one network namespace a pod, each with istio-init, istio-agent and Envoy");
     let start = Instant::now();
-    let mut mesh = Mesh::start(&programs, &options(objects), &mut |name| {
+    let mut mesh = Mesh::start(&programs, options, &mut |name| {
         say(&format!("  {:>5} ms  {name} is ready", start.elapsed().as_millis()));
     })?;
     mesh.wait_synced()?;
@@ -65,9 +65,10 @@ pub fn run(objects: &Path, keep: bool) -> anyhow::Result<()> {
     table(&mesh)?;
     if keep {
         mesh.keep();
+        let name = &options.prefix;
         say(&format!(
-            "\nThe mesh stays up. Enter a pod:    ip netns exec {PREFIX}-productpage-v1 bash\n\
-             ask as the plain client:           ip netns exec {PREFIX}-client curl -H 'end-user: jason' \
+            "\nThe mesh stays up. Enter a pod:    ip netns exec {name}-productpage-v1 bash\n\
+             ask as the plain client:           ip netns exec {name}-client curl -H 'end-user: jason' \
              http://{}:9080/productpage\n\
              change its configuration:          {}\n\
              stop it:                           scripts/demo stop",

@@ -43,6 +43,9 @@ struct Demo {
     /// The objects of the mesh.
     #[arg(long, default_value = "samples/bookinfo", value_name = "DIR")]
     objects: PathBuf,
+    /// Name of the mesh; two of different names may run at a time.
+    #[arg(long, default_value = demo::NAME)]
+    name: String,
 }
 
 /// Flags of `harness oracle`.
@@ -91,12 +94,13 @@ fn demo(args: &Demo) -> ExitCode {
         return ExitCode::from(2);
     }
     if args.action.is_some() {
-        demo::stop();
+        demo::stop(&args.name);
         return ExitCode::SUCCESS;
     }
-    let options = demo::options(&args.objects);
-    interrupt::handle(move || mesh::remove(&options), exit);
-    let result = demo::run(&args.objects, args.keep);
+    let options = demo::options(&args.name, &args.objects);
+    let remove = options.clone();
+    interrupt::handle(move || mesh::remove(&remove), exit);
+    let result = demo::run(&options, args.keep);
     interrupt::wait_if_interrupted();
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -269,7 +269,7 @@ fn read(objects: &Path) -> anyhow::Result<(Vec<Workload>, String)> {
         for object in contents.objects {
             let mut store = config::Store::default();
             let (namespace, name) = (object.key.namespace.to_string(), object.key.name.to_string());
-            let (kind, labels) = (object.key.kind, object.meta.labels.clone());
+            let (kind, meta) = (object.key.kind, object.meta.clone());
             store.apply(object.into());
             if kind == Kind::Pod
                 && let Some((_, pod)) = store.get::<PodObject>(&namespace, &name)
@@ -282,7 +282,8 @@ fn read(objects: &Path) -> anyhow::Result<(Vec<Workload>, String)> {
                     service_account: pod.service_account().to_owned(),
                     namespace,
                     name,
-                    labels,
+                    labels: meta.labels,
+                    annotations: meta.annotations,
                 });
             } else if kind == Kind::Service
                 && let Some((_, service)) = store.get::<Service>(&namespace, &name)

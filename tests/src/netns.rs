@@ -220,7 +220,7 @@ pub fn pause() {
 }
 
 /// Processes whose network is that of a namespace.
-fn processes(namespace: &str) -> Vec<Pid> {
+pub fn processes(namespace: &str) -> Vec<Pid> {
     let Ok(output) = Command::new("ip").args(["netns", "pids", namespace]).output() else {
         return Vec::new();
     };

@@ -8,7 +8,9 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// The text is not `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`.
-    #[error("{0:?} is not a workload identity: expected spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT")]
+    #[error(
+        "{0:?} is not a workload identity: expected spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT"
+    )]
     Id(String),
     /// A part is empty or holds a character that would end it.
     #[error("{value:?} is not a {what}: it must not be empty or hold '/', ',' or white space")]

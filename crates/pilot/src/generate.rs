@@ -32,7 +32,10 @@ pub fn generate(snapshot: &Snapshot, proxy: &Proxy, type_url: &TypeUrl, wanted: 
         TypeUrl::Cluster => cluster::clusters(scope)
             .iter()
             .filter(|cluster| is_wanted(&cluster.name))
-            .map(|cluster| Resource::encode(cluster.name.as_str(), cluster))
+            .map(|cluster| {
+                let by_eds = cluster.eds_cluster_config.is_some();
+                Resource::encode(cluster.name.as_str(), cluster).awaits_endpoints(by_eds)
+            })
             .collect(),
         TypeUrl::Listener => listener::listeners(scope)
             .iter()

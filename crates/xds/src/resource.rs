@@ -15,6 +15,8 @@ pub struct Resource {
     pub body: Bytes,
     /// Hash of the body: equal bodies have equal versions, also after a restart.
     pub version: u64,
+    /// A cluster that is of no use before its endpoints have come by EDS.
+    pub awaits_endpoints: bool,
 }
 
 impl Resource {
@@ -28,7 +30,13 @@ impl Resource {
     #[must_use]
     pub fn from_bytes(name: impl Into<Arc<str>>, body: Bytes) -> Self {
         let version = foldhash::quality::FixedState::with_seed(0).hash_one(&body[..]);
-        Self { name: name.into(), body, version }
+        Self { name: name.into(), body, version, awaits_endpoints: false }
+    }
+
+    /// Says whether it is a cluster whose endpoints come by EDS.
+    #[must_use]
+    pub fn awaits_endpoints(self, awaits_endpoints: bool) -> Self {
+        Self { awaits_endpoints, ..self }
     }
 
     /// The version as it stands on the wire.

@@ -102,6 +102,9 @@ pub struct Session {
     /// Clusters that were sent and now wait for their endpoints: Envoy warms a
     /// changed cluster until it gets an assignment, even an unchanged one.
     warming: BTreeSet<Arc<str>>,
+    /// New clusters that the client cannot use yet: it has not accepted their
+    /// endpoints.
+    unusable: BTreeSet<Arc<str>>,
     serial: u64,
 }
 
@@ -109,7 +112,13 @@ impl Session {
     /// A stream on which nothing was said yet.
     #[must_use]
     pub fn new(variant: Variant) -> Self {
-        Self { variant, watches: BTreeMap::new(), warming: BTreeSet::new(), serial: 0 }
+        Self {
+            variant,
+            watches: BTreeMap::new(),
+            warming: BTreeSet::new(),
+            unusable: BTreeSet::new(),
+            serial: 0,
+        }
     }
 
     /// The variant it speaks.
@@ -134,6 +143,18 @@ impl Session {
     #[must_use]
     pub fn endpoints_due(&self) -> bool {
         !self.warming.is_empty() && self.watches.contains_key(&TypeUrl::Endpoint)
+    }
+
+    /// Whether listeners and routes should wait, as they may lead to clusters
+    /// that a push has made and that the client cannot use yet.
+    #[must_use]
+    pub fn routes_must_wait(&self) -> bool {
+        !self.unusable.is_empty()
+    }
+
+    /// Waits for new clusters no longer: the client does not want them to work.
+    pub fn stop_waiting(&mut self) {
+        self.unusable.clear();
     }
 
     /// Takes a request and says what it asks for.
@@ -240,7 +261,8 @@ impl Session {
         if request.nonce.is_empty() {
             return None;
         }
-        let status = &mut self.watches.get_mut(&request.type_url)?.status;
+        let watch = self.watches.get_mut(&request.type_url)?;
+        let status = &mut watch.status;
         if status.sent_nonce.as_deref() != Some(request.nonce.as_str()) {
             // A nonce of an earlier stream or of an overtaken response.
             return status.sent_nonce.is_some().then_some(Reaction::Stale);
@@ -248,11 +270,18 @@ impl Session {
         status.answered_nonce = Some(request.nonce.clone());
         if let Some(error) = &request.error {
             status.last_error = Some(error.clone());
+            if matches!(request.type_url, TypeUrl::Cluster | TypeUrl::Endpoint) {
+                // What was refused never becomes usable.
+                self.unusable.clear();
+            }
             return Some(Reaction::Nacked(error.clone()));
         }
         status.acked_nonce = Some(request.nonce.clone());
         status.acked_at = Some(now);
         status.last_error = None;
+        if request.type_url == TypeUrl::Endpoint {
+            self.unusable.retain(|name| !watch.has.contains_key(name));
+        }
         Some(Reaction::Acked)
     }
 
@@ -287,12 +316,19 @@ impl Session {
         &mut self,
         type_url: &TypeUrl,
         wanted: &Wanted,
-        resources: Vec<Resource>,
+        mut resources: Vec<Resource>,
         version: &str,
         now: SystemTime,
         always: bool,
     ) -> Option<Answer> {
         let variant = self.variant;
+        // A cluster that is about to go keeps its endpoints: requests use it
+        // until the client has the routes that do not.
+        let leaving = match self.watches.get(&TypeUrl::Cluster) {
+            Some(clusters) if *type_url == TypeUrl::Endpoint && !always => clusters.doomed.clone(),
+            _ => BTreeSet::new(),
+        };
+        resources.retain(|resource| !leaving.contains(&resource.name));
         let watch = self.watches.get_mut(type_url)?;
         let whole_state = variant == Variant::Sotw && watch.wildcard;
         if *type_url == TypeUrl::Endpoint {
@@ -304,7 +340,7 @@ impl Session {
             Wanted::All => watch.has.keys().filter(|name| !exist.contains(*name)).cloned().collect(),
             Wanted::Names(names) => names
                 .iter()
-                .filter(|name| !exist.contains(*name))
+                .filter(|name| !exist.contains(*name) && !leaving.contains(*name))
                 .filter(|name| always || watch.has.contains_key(*name))
                 .cloned()
                 .collect(),
@@ -326,13 +362,25 @@ impl Session {
         };
         let mut removed = Vec::new();
         if *type_url == TypeUrl::Cluster {
+            if !always {
+                let is_new = |resource: &&Resource| {
+                    resource.awaits_endpoints && !watch.has.contains_key(&resource.name)
+                };
+                self.unusable.extend(send.iter().filter(is_new).map(|resource| resource.name.clone()));
+            }
+            self.unusable.retain(|name| exist.contains(name));
             // Make before break: `settle` removes them. A client that does not
             // have the cluster cannot lose it.
             watch.doomed.extend(gone.iter().filter(|name| watch.has.contains_key(*name)).cloned());
             if whole_state && !send.is_empty() {
                 let kept = watch.doomed.iter().filter_map(|name| {
                     let (version, body) = watch.has.get(name)?;
-                    Some(Resource { name: name.clone(), body: body.clone()?, version: *version })
+                    Some(Resource {
+                        name: name.clone(),
+                        body: body.clone()?,
+                        version: *version,
+                        awaits_endpoints: false,
+                    })
                 });
                 send.extend(kept.collect::<Vec<_>>());
             }
@@ -364,7 +412,12 @@ impl Session {
     /// Everything a state-of-the-world client has of a wildcard type.
     fn state(watch: &Watch) -> Vec<Resource> {
         let resource = |(name, (version, body)): (&Arc<str>, &(u64, Option<Bytes>))| {
-            Some(Resource { name: name.clone(), body: body.clone()?, version: *version })
+            Some(Resource {
+                name: name.clone(),
+                body: body.clone()?,
+                version: *version,
+                awaits_endpoints: false,
+            })
         };
         watch.has.iter().filter_map(resource).collect()
     }
@@ -396,7 +449,7 @@ impl Session {
             .any(|watch| watch.status.is_pending());
         let variant = self.variant;
         let watch = self.watches.get_mut(&TypeUrl::Cluster)?;
-        if busy || watch.doomed.is_empty() {
+        if busy || !self.unusable.is_empty() || watch.doomed.is_empty() {
             return None;
         }
         let removed: Vec<Arc<str>> = std::mem::take(&mut watch.doomed).into_iter().collect();

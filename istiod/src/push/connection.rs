@@ -9,6 +9,7 @@ use names::TypeUrl;
 use pilot::Proxy;
 use proto::envoy::config::core::v3::Node;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tonic::Status;
 use tracing::{debug, info, warn};
 use xds::session::Wanted;
@@ -24,6 +25,9 @@ use crate::world::World;
 pub const OUTBOX: usize = 2;
 /// A proxy that takes nothing for that long is dropped and may come back.
 const SEND_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// How long listeners and routes wait for new clusters to become usable.
+const WARMING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all connections share.
 #[derive(Clone, Debug)]
@@ -59,6 +63,8 @@ struct Connection {
     world: Arc<World>,
     outbox: mpsc::Sender<Result<Answer, Status>>,
     entry: Entry,
+    /// Listeners and routes wait until then, if they do.
+    held: Option<Instant>,
 }
 
 /// Serves one stream until the proxy leaves or istiod stops.
@@ -94,8 +100,16 @@ pub async fn serve(
     let entry = hub.table.enter(id.clone(), row);
     info!(target: "ads", node = %proxy.id, by = caller.as_ref().map_or("none", |caller| caller.by), ?variant, id, "new connection");
     let world = hub.world.borrow_and_update().clone();
-    let mut connection =
-        Connection { id, hub: hub.clone(), proxy, session: Session::new(variant), world, outbox, entry };
+    let mut connection = Connection {
+        id,
+        hub: hub.clone(),
+        proxy,
+        session: Session::new(variant),
+        world,
+        outbox,
+        entry,
+        held: None,
+    };
     let end = connection.run(first.request, requests, &mut hub.world).await;
     match &end {
         Ok(()) => info!(target: "ads", id = connection.id, "connection closed"),
@@ -145,6 +159,13 @@ impl Connection {
     ) -> Result<(), Status> {
         self.request(&first).await?;
         loop {
+            let held = self.held;
+            let patience = async {
+                match held {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
             // Requests come before pushes: an answer may be what a push waits for.
             tokio::select! {
                 biased;
@@ -159,6 +180,12 @@ impl Connection {
                     }
                     self.world = changes.borrow_and_update().clone();
                     self.push().await?;
+                }
+                () = patience => {
+                    debug!(target: "ads", id = self.id, "new clusters are still not in use");
+                    self.session.stop_waiting();
+                    self.release().await?;
+                    self.settle().await?;
                 }
             }
         }
@@ -187,15 +214,34 @@ impl Connection {
             Reaction::Acked | Reaction::Unsubscribed => {}
         }
         debug!(target: "ads", id = self.id, r#type = type_url.short(), nonce = request.nonce, ?reaction, "request");
+        if self.held.is_some() && !self.session.routes_must_wait() {
+            self.release().await?;
+        }
         self.settle().await
     }
 
-    /// Sends what the new configuration changes for this proxy.
+    /// Sends what the new configuration changes for this proxy, in the order
+    /// of [`TypeUrl::PUSH_ORDER`]. What may lead to a new cluster waits until
+    /// the proxy can use that: until then its requests would fail.
     async fn push(&mut self) -> Result<(), Status> {
-        for type_url in &TypeUrl::PUSH_ORDER {
-            self.push_type(type_url).await?;
+        self.push_type(&TypeUrl::Cluster).await?;
+        self.push_type(&TypeUrl::Endpoint).await?;
+        if self.session.routes_must_wait() {
+            self.held.get_or_insert_with(|| Instant::now() + WARMING_TIMEOUT);
+        } else {
+            self.release().await?;
         }
         self.settle().await
+    }
+
+    /// Sends the types that come after clusters and endpoints.
+    async fn release(&mut self) -> Result<(), Status> {
+        self.held = None;
+        let first = [TypeUrl::Cluster, TypeUrl::Endpoint];
+        for type_url in TypeUrl::PUSH_ORDER.iter().filter(|type_url| !first.contains(type_url)) {
+            self.push_type(type_url).await?;
+        }
+        Ok(())
     }
 
     async fn push_type(&mut self, type_url: &TypeUrl) -> Result<(), Status> {

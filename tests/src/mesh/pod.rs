@@ -32,6 +32,8 @@ pub struct Workload {
     pub service_account: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A pod and its programs.
@@ -68,8 +70,13 @@ impl Pod {
             programs: programs.clone(),
             workload,
         };
-        let labels = pod.workload.labels.iter().map(|(name, value)| format!("{name}=\"{value}\"\n"));
-        pod.write(names::path::POD_LABELS, &labels.collect::<String>())?;
+        let Workload { labels, annotations, .. } = &pod.workload;
+        for (path, values) in [(names::path::POD_LABELS, labels), (names::path::POD_ANNOTATIONS, annotations)]
+        {
+            // As the downward API writes them.
+            let lines = values.iter().map(|(name, value)| format!("{name}={value:?}\n"));
+            pod.write(path, &lines.collect::<String>())?;
+        }
         for path in [names::path::TOKEN, names::path::ISTIOD_ROOT_CERT, names::path::SDS_SOCKET] {
             fs::create_dir_all(pod.dir.join(path).parent().context("a file has a folder")?)?;
         }
@@ -156,7 +163,7 @@ impl Pod {
     /// # Errors
     /// When it cannot be started.
     pub fn start_agent(&mut self, env: &[(String, String)]) -> anyhow::Result<()> {
-        let Workload { name, namespace, address, service_account, labels } = &self.workload;
+        let Workload { name, namespace, address, service_account, labels, .. } = &self.workload;
         let mut agent = self.command(User::Proxy, &self.programs.ours("istio-agent"));
         agent.args(["proxy", "sidecar", "--domain", &format!("{namespace}.svc.cluster.local")]);
         agent.args(["--proxyLogLevel=warning", "--log_output_level=default:info"]);

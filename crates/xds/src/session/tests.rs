@@ -161,3 +161,44 @@ fn changed_clusters_get_their_endpoints_again() {
     assert_eq!(names(&answer), ["a"]);
     assert!(!session.endpoints_due());
 }
+
+#[test]
+fn a_cluster_that_is_about_to_go_keeps_its_endpoints() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut session = Session::new(variant);
+        synced(&mut session, &TypeUrl::Cluster, &[], vec![resource("a", "1"), resource("b", "1")]);
+        synced(&mut session, &TypeUrl::Endpoint, &["a", "b"], vec![resource("a", "1"), resource("b", "1")]);
+        synced(&mut session, &TypeUrl::Route, &["r"], vec![resource("r", "1")]);
+        session.push(&TypeUrl::Cluster, vec![resource("a", "1")], "v2", NOW);
+        // Nobody knows endpoints of b any more; those of a have changed.
+        let endpoints = vec![resource("a", "2"), resource("b", "empty")];
+        let answer = session.push(&TypeUrl::Endpoint, endpoints, "v2", NOW).unwrap();
+        assert_eq!((names(&answer), answer.removed.len()), (vec!["a"], 0), "{variant:?}");
+    }
+}
+
+#[test]
+fn routes_wait_until_the_endpoints_of_new_clusters_are_accepted() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut session = Session::new(variant);
+        let by_eds = |name| resource(name, "1").awaits_endpoints(true);
+        synced(&mut session, &TypeUrl::Cluster, &[], vec![by_eds("a")]);
+        synced(&mut session, &TypeUrl::Endpoint, &["a"], vec![resource("a", "1")]);
+        assert!(!session.routes_must_wait(), "{variant:?}: only what a push makes counts");
+        let fixed = resource("fixed", "1");
+        let clusters = session.push(&TypeUrl::Cluster, vec![by_eds("a"), by_eds("b"), fixed], "v2", NOW);
+        assert!(session.routes_must_wait());
+        session.request(&ask(TypeUrl::Cluster, &clusters.unwrap().nonce, &[]), NOW);
+        assert!(session.routes_must_wait(), "{variant:?}: accepted, but without endpoints");
+        let names: &[&str] = if variant == Variant::Sotw { &["a", "b"] } else { &["b"] };
+        let nonce = session.watches[&TypeUrl::Endpoint].status.sent_nonce.clone().unwrap();
+        let Reaction::Respond(wanted) = session.request(&ask(TypeUrl::Endpoint, &nonce, names), NOW) else {
+            panic!("{variant:?}: new names are answered");
+        };
+        let answer = session.respond(&TypeUrl::Endpoint, &wanted, vec![resource("b", "1")], "v2", NOW).unwrap();
+        assert!(session.routes_must_wait(), "{variant:?}: sent, but not accepted");
+        let names: &[&str] = if variant == Variant::Sotw { names } else { &[] };
+        session.request(&ask(TypeUrl::Endpoint, &answer.nonce, names), NOW);
+        assert!(!session.routes_must_wait(), "{variant:?}");
+    }
+}

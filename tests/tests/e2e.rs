@@ -1,0 +1,133 @@
+//! A mesh with real Envoys in network namespaces (root). One mesh serves all
+//! cases, one after the other; each leaves it as it found it.
+
+#[path = "e2e/certificate.rs"]
+mod certificate;
+#[path = "e2e/configuration.rs"]
+mod configuration;
+#[path = "e2e/example.rs"]
+mod example;
+#[path = "e2e/interruption.rs"]
+mod interruption;
+#[path = "e2e/life.rs"]
+mod life;
+#[path = "e2e/traffic.rs"]
+mod traffic;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::ensure;
+use istio_tests::load::Load;
+use istio_tests::mesh::{Mesh, Options};
+use istio_tests::program::{Programs, can_run};
+use libtest_mimic::{Arguments, Trial};
+
+type Case = (&'static str, fn(&mut Mesh) -> anyhow::Result<()>);
+
+/// Everything that is claimed, in the order in which it runs.
+const CASES: &[&[Case]] =
+    &[traffic::CASES, example::CASES, configuration::CASES, certificate::CASES, life::CASES];
+
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    // They share one mesh.
+    args.test_threads = Some(1);
+    let is_possible = match can_run() {
+        Ok(is_possible) => is_possible,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if !is_possible {
+        eprintln!("network namespaces need root: all cases are left out; use scripts/test");
+    }
+    let mesh: Arc<Mutex<Option<Mesh>>> = Arc::default();
+    let mut trials: Vec<Trial> = Vec::new();
+    for (name, case) in CASES.iter().copied().flatten() {
+        let mesh = mesh.clone();
+        trials.push(Trial::test(*name, move || {
+            let mut mesh = mesh.lock().unwrap_or_else(PoisonError::into_inner);
+            let mesh = match &mut *mesh {
+                Some(mesh) => mesh,
+                none => none.insert(start().map_err(|error| format!("{error:#}"))?),
+            };
+            case(mesh).map_err(|error| format!("{error:#}").into())
+        }));
+    }
+    for (name, case) in interruption::CASES {
+        trials.push(Trial::test(*name, move || case().map_err(|error| format!("{error:#}").into())));
+    }
+    for trial in &mut trials {
+        *trial = std::mem::replace(trial, Trial::test("", || Ok(()))).with_ignored_flag(!is_possible);
+    }
+    let conclusion = libtest_mimic::run(&args, trials);
+    // Removes everything before the program ends.
+    drop(mesh.lock().unwrap_or_else(PoisonError::into_inner).take());
+    conclusion.exit_code()
+}
+
+/// The objects of bookinfo.
+fn objects() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/bookinfo")
+}
+
+fn start() -> anyhow::Result<Mesh> {
+    let env = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    };
+    let options = Options {
+        prefix: "istio-e2e".into(),
+        dir: PathBuf::from("/var/lib/istio-e2e"),
+        objects: objects(),
+        agent_env: BTreeMap::from([
+            // Renewed within a test, and none so soon that it disturbs another.
+            ("productpage".into(), env(&[("SECRET_TTL", "20s")])),
+            // The other variant of the protocol.
+            ("details".into(), env(&[("ISTIO_DELTA_XDS", "false")])),
+        ]),
+    };
+    Mesh::start(&Programs::find()?, &options, &mut |_| {})
+}
+
+/// Load on productpage that is well under way.
+fn load(mesh: &Mesh) -> anyhow::Result<Load> {
+    let load = Load::start(&mesh.client, mesh.ask_productpage()?, 8);
+    more(&load, 50)?;
+    Ok(load)
+}
+
+/// Waits for further good answers.
+fn more(load: &Load, count: u64) -> anyhow::Result<()> {
+    let wanted = load.good() + count;
+    Mesh::wait("load", || {
+        ensure!(load.good() >= wanted, "{} of {wanted} answers", load.good());
+        Ok(())
+    })
+}
+
+/// Ends the load, of which nothing may have failed.
+fn none_failed(load: Load) -> anyhow::Result<()> {
+    let report = load.stop()?;
+    ensure!(report.good > 0 && report.failures() == 0, "{report}");
+    Ok(())
+}
+
+/// The version of reviews that a user gets.
+fn version(mesh: &Mesh, user: Option<&str>) -> anyhow::Result<String> {
+    let answer = mesh.productpage(user)?;
+    ensure!(answer.status.is_success(), "{}: {}", answer.status, answer.body);
+    Ok(answer.json()?["reviews"]["version"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Waits for a version.
+fn wait_version(mesh: &Mesh, user: Option<&str>, wanted: &str) -> anyhow::Result<()> {
+    Mesh::wait(&format!("reviews {wanted} for {user:?}"), || {
+        let seen = version(mesh, user)?;
+        ensure!(seen == wanted, "{seen}");
+        Ok(())
+    })
+}
