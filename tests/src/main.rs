@@ -51,7 +51,7 @@ struct Demo {
 /// Flags of `harness oracle`.
 #[derive(Debug, clap::Args)]
 struct Oracle {
-    /// Which recorded set: xds.
+    /// Which recorded set: init (needs root), xds.
     set: String,
     /// Where it lies.
     dir: PathBuf,
@@ -131,12 +131,22 @@ fn serve(name: &str, version: &str) -> ExitCode {
     }
 }
 
+/// The program beside this one.
+fn init_program() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("istio-init"))
+}
+
 fn oracle(args: &Oracle) -> ExitCode {
-    if args.set != "xds" {
-        eprintln!("harness oracle: the set {:?} is not built yet; there is: xds", args.set);
-        return ExitCode::from(2);
-    }
-    match oracle::xds::run(&args.dir, &args.only, args.verbose) {
+    let result = match args.set.as_str() {
+        "xds" => oracle::xds::run(&args.dir, &args.only, args.verbose),
+        "init" => init_program()
+            .and_then(|program| oracle::init::run(&args.dir, &program, &args.only, args.verbose)),
+        set => {
+            eprintln!("harness oracle: the set {set:?} is not built yet; there are: init, xds");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
         Ok(summary) => {
             #[expect(clippy::print_stdout, reason = "the answer of the command")]
             {

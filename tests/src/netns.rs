@@ -11,6 +11,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, bail, ensure};
 use nix::sched::{CloneFlags, setns};
@@ -143,6 +144,63 @@ fn ip(namespace: Option<&str>, lines: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A namespace that leads nowhere: `lo` and one end of a pair of interfaces.
+/// It is removed when dropped.
+#[derive(Debug)]
+pub struct Isolated {
+    name: String,
+}
+
+impl Isolated {
+    /// Makes one with these addresses on `eth0`, and these files over those of
+    /// `/etc`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn create(addresses: &[String], files: &[(&str, &str)]) -> anyhow::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
+        let machine = Self { name: format!("istio-test-{}-{serial}", std::process::id()) };
+        let name = &machine.name;
+        // Only the given addresses: none that the kernel makes by itself.
+        let mut lines = "link set lo up\nlink add eth0 type veth peer name peer0\n\
+                         link set eth0 addrgenmode none\nlink set peer0 addrgenmode none\n\
+                         link set eth0 up\nlink set peer0 up\n"
+            .to_owned();
+        for address in addresses {
+            let nodad = if address.contains(':') { " nodad" } else { "" };
+            lines += &format!("addr add {address} dev eth0{nodad}\n");
+        }
+        make(|| {
+            ip(None, &format!("netns add {name}"))?;
+            let folder = Path::new(FILES).join(name);
+            fs::create_dir_all(&folder)?;
+            for (file, text) in files {
+                fs::write(folder.join(file), text)?;
+            }
+            ip(Some(name), &lines)
+        })?;
+        Ok(machine)
+    }
+
+    /// A command that will run inside it.
+    pub fn command(&self, program: &Path) -> Command {
+        command(&self.name, program)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Isolated {
+    fn drop(&mut self) {
+        delete(&self.name);
+        fs::remove_dir(FILES).ok();
+    }
+}
+
 /// A command that will run inside a namespace.
 pub fn command(namespace: &str, program: &Path) -> Command {
     let mut command = Command::new("ip");
@@ -203,14 +261,19 @@ pub fn remove(prefix: &str) {
         pause();
     }
     for name in names {
-        let deleted = Command::new("ip").args(["netns", "delete", &name]).stderr(Stdio::null()).status();
-        if deleted.is_err() {
-            eprintln!("network namespace {name} stays: there is no program `ip`");
-        }
-        fs::remove_dir_all(PathBuf::from(FILES).join(&name)).ok();
+        delete(&name);
     }
     // Others may use it.
     fs::remove_dir(FILES).ok();
+}
+
+/// Removes a namespace and its files; nothing may run in it any more.
+fn delete(name: &str) {
+    let deleted = Command::new("ip").args(["netns", "delete", name]).stderr(Stdio::null()).status();
+    if deleted.is_err() {
+        eprintln!("network namespace {name} stays: there is no program `ip`");
+    }
+    fs::remove_dir_all(PathBuf::from(FILES).join(name)).ok();
 }
 
 /// Waits a moment for processes to end.

@@ -1,6 +1,7 @@
 //! Comparison with what another implementation answered on the same inputs.
 
 pub mod difference;
+pub mod init;
 pub mod xds;
 
 use std::fmt;
@@ -23,4 +24,9 @@ impl fmt::Display for Summary {
         let Self { set, equal, listed, different } = self;
         write!(f, "{set}: {equal} equal, {listed} listed, {different} different")
     }
+}
+
+/// Whether a name is meant: a trailing `*` stands for any rest.
+fn fits(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
 }

@@ -48,7 +48,7 @@ pub fn run(dir: &Path, only: &[String], verbose: bool) -> anyhow::Result<Summary
     let mut summary = Summary { set: "xds", ..Summary::default() };
     for case in cases {
         let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !only.is_empty() && !only.iter().any(|pattern| fits(pattern, &name)) {
+        if !only.is_empty() && !only.iter().any(|pattern| super::fits(pattern, &name)) {
             continue;
         }
         let outcome = match compare(&case, &rules) {
@@ -67,10 +67,6 @@ pub fn run(dir: &Path, only: &[String], verbose: bool) -> anyhow::Result<Summary
         }
     }
     Ok(summary)
-}
-
-fn fits(pattern: &str, name: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
 }
 
 enum Outcome {
@@ -162,4 +158,17 @@ fn load(case: &Path) -> anyhow::Result<(Snapshot, Proxy)> {
     let node = Node::decode(reflect::from_json("envoy.config.core.v3.Node", node)?.as_slice())?;
     let proxy = Proxy::from_node(&node).map_err(|error| anyhow!("proxy.json: {error}"))?;
     Ok((Snapshot::build(&store, Arc::new(mesh), "Kubernetes"), proxy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equals_what_was_recorded() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/oracle/xds");
+        let summary = run(&dir, &[], true).unwrap();
+        assert_eq!(summary.different, 0, "{summary}");
+        assert!(summary.equal > 20, "{summary}");
+    }
 }
