@@ -44,7 +44,9 @@ fn wanted(config: &Config) -> [Plan; 2] {
 fn apply(config: &Config) -> anyhow::Result<()> {
     let addresses = detect::addresses();
     let needs_v6 = config.ipv6 && config.action == Action::Apply;
-    let has_v6 = addresses.iter().any(std::net::IpAddr::is_ipv6);
+    let has_passthrough = addresses.iter().any(|address| *address == passthrough::ADDRESS);
+    // A run with IPv6 leaves that address: without it there is nothing of ours to look for.
+    let has_v6 = has_passthrough || config.action == Action::Cleanup;
     let Choice { programs, why, v4, v6 } = detect::choose(config.variant, needs_v6, has_v6)?;
 
     let mut steps = Vec::new();
@@ -60,7 +62,6 @@ fn apply(config: &Config) -> anyhow::Result<()> {
     let changed = steps.iter().any(|step| step.text.is_some());
     commit(programs, &steps)?;
 
-    let has_passthrough = addresses.iter().any(|address| *address == passthrough::ADDRESS);
     match (needs_v6, has_passthrough) {
         (true, false) => passthrough::add().context("adding the address ::6 to lo")?,
         (false, true) => passthrough::remove().context("removing the address ::6 from lo")?,

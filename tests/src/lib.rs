@@ -2,9 +2,11 @@
 //! a mesh in network namespaces, load.
 
 pub mod app;
+pub mod bench;
 pub mod check;
 pub mod client;
 pub mod demo;
+pub mod grpc;
 pub mod interrupt;
 pub mod load;
 pub mod mesh;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use istio_tests::{app, check, demo, interrupt, mesh, oracle};
+use istio_tests::{app, bench, check, demo, interrupt, mesh, oracle};
 
 /// Tests, demo and benchmarks of the mesh.
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ enum Command {
     Oracle(Oracle),
     /// Start a mesh on this machine and show it at work (needs root).
     Demo(Demo),
+    /// Measure the mesh on this machine (needs root).
+    Bench(Bench),
     /// Check layers and sizes of the sources.
     Check,
     /// Be one of the demo's applications.
@@ -48,6 +50,17 @@ struct Demo {
     name: String,
 }
 
+/// Flags of `harness bench`.
+#[derive(Debug, clap::Args)]
+struct Bench {
+    /// What: slice.
+    #[arg(value_parser = ["slice"])]
+    what: String,
+    /// The objects of the mesh.
+    #[arg(long, default_value = "samples/bookinfo", value_name = "DIR")]
+    objects: PathBuf,
+}
+
 /// Flags of `harness oracle`.
 #[derive(Debug, clap::Args)]
 struct Oracle {
@@ -67,8 +80,24 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Oracle(args) => oracle(&args),
         Command::Demo(args) => demo(&args),
+        Command::Bench(args) => bench(&args),
         Command::Check => check(),
         Command::App { name, version } => serve(&name, &version),
+    }
+}
+
+fn bench(args: &Bench) -> ExitCode {
+    let options = bench::options(&args.objects);
+    let remove = options.clone();
+    interrupt::handle(move || mesh::remove(&remove), exit);
+    let result = bench::run(&options);
+    interrupt::wait_if_interrupted();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("harness bench {}: {error:#}", args.what);
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -1,0 +1,80 @@
+//! Numbers of the mesh on this machine. Two things are compared only when both
+//! were measured in the same run, turn about.
+
+mod ads;
+mod agent;
+mod init;
+mod push;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::mesh::{Mesh, Options};
+use crate::program::Programs;
+
+/// The mesh that is measured.
+pub fn options(objects: &Path) -> Options {
+    Options {
+        prefix: "istio-bench".to_owned(),
+        dir: PathBuf::from("/var/lib/istio-bench"),
+        objects: objects.to_owned(),
+        agent_env: BTreeMap::new(),
+    }
+}
+
+/// Measures everything and prints a Markdown table.
+///
+/// # Errors
+/// What could not be measured.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let programs = Programs::find()?;
+    say("| what | median | min .. max | aim |\n|---|---|---|---|");
+    init::run(&programs)?;
+    let mut mesh = Mesh::start(&programs, options, &mut |_| {})?;
+    mesh.wait_synced()?;
+    agent::memory(&mesh)?;
+    push::run(&mesh)?;
+    ads::run(&mesh)?;
+    agent::start(&mut mesh)?;
+    Ok(())
+}
+
+/// Times of one thing.
+#[derive(Clone, Debug, Default)]
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn add(&mut self, time: Duration) {
+        self.0.push(time);
+        self.0.sort_unstable();
+    }
+
+    fn median(&self) -> f64 {
+        self.0.get(self.0.len() / 2).map_or(f64::NAN, Duration::as_secs_f64) * 1000.0
+    }
+
+    fn row(&self, what: &str, aim: &str) {
+        let millis = |time: Option<&Duration>| time.map_or(f64::NAN, Duration::as_secs_f64) * 1000.0;
+        say(&format!(
+            "| {what} ({} runs) | {:.2} ms | {:.2} .. {:.2} ms | {aim} |",
+            self.0.len(),
+            self.median(),
+            millis(self.0.first()),
+            millis(self.0.last())
+        ));
+    }
+}
+
+/// One number divided by another of the same run.
+fn ratio(what: &str, one: &Times, other: &Times, aim: &str) {
+    say(&format!("| {what} | {:.2} × | | {aim} |", one.median() / other.median()));
+}
+
+/// Prints a line at once; nobody is left to be told when it cannot.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").ok();
+    out.flush().ok();
+}
