@@ -195,7 +195,8 @@ fn routes_wait_until_the_endpoints_of_new_clusters_are_accepted() {
         let Reaction::Respond(wanted) = session.request(&ask(TypeUrl::Endpoint, &nonce, names), NOW) else {
             panic!("{variant:?}: new names are answered");
         };
-        let answer = session.respond(&TypeUrl::Endpoint, &wanted, vec![resource("b", "1")], "v2", NOW).unwrap();
+        let answer =
+            session.respond(&TypeUrl::Endpoint, &wanted, vec![resource("b", "1")], "v2", NOW).unwrap();
         assert!(session.routes_must_wait(), "{variant:?}: sent, but not accepted");
         let names: &[&str] = if variant == Variant::Sotw { names } else { &[] };
         session.request(&ask(TypeUrl::Endpoint, &answer.nonce, names), NOW);
