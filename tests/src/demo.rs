@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::client::Ask;
 use crate::load::{Load, Report};
-use crate::mesh::{Mesh, Options, remove};
+use crate::mesh::{ISTIOD, Mesh, Options, remove};
 use crate::netns::pause;
 use crate::program::Programs;
 
@@ -66,13 +66,16 @@ pub fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     if keep {
         mesh.keep();
         let name = &options.prefix;
+        let (dir, client) = (mesh.dir.display(), &mesh.client);
+        let page = format!("http://{}:9080/productpage", mesh.pod("productpage-v1")?.workload.address);
         say(&format!(
-            "\nThe mesh stays up. Enter a pod:    ip netns exec {name}-productpage-v1 bash\n\
-             ask as the plain client:           ip netns exec {name}-client curl -H 'end-user: jason' \
-             http://{}:9080/productpage\n\
-             change its configuration:          {}\n\
-             stop it:                           scripts/demo stop",
-            mesh.pod("productpage-v1")?.workload.address,
+            "\nThe mesh stays up.\n\
+             enter a pod:               ip netns exec {name}-productpage-v1 bash\n\
+             ask as the plain client:   ip netns exec {client} curl -H 'end-user: jason' {page}\n\
+             see what proxies have:     ip netns exec {client} {dir}/bin/istioctl ps --debug-address {ISTIOD}:15014\n\
+             change its configuration:  {}/*.yaml\n\
+             read logs:                 {dir}/log\n\
+             stop it:                   scripts/demo stop",
             mesh.objects.display()
         ));
     }

@@ -32,7 +32,7 @@ impl Programs {
         // A test's program lies one folder deeper.
         let ours = here.ancestors().skip(1).find(|dir| dir.join("istiod").is_file());
         let ours = ours.context("istiod is not built; run: cargo build --workspace")?.to_owned();
-        for name in ["istiod", "istio-agent", "istio-init", "harness"] {
+        for name in ["istiod", "istio-agent", "istio-init", "istioctl", "harness"] {
             ensure!(ours.join(name).is_file(), "{name} is not built; run: cargo build --workspace");
         }
         let envoy = env::var(ENVOY).with_context(|| {
@@ -63,7 +63,7 @@ impl Programs {
             }
             Ok(to)
         };
-        for name in ["istiod", "istio-agent", "istio-init"] {
+        for name in ["istiod", "istio-agent", "istio-init", "istioctl"] {
             place(&self.ours(name), name)?;
         }
         Ok(Self {

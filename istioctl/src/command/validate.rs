@@ -1,0 +1,68 @@
+//! `validate`: the same checks as istiod's, before anything is applied.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use anyhow::{Context as _, bail};
+use config::{Severity, yaml};
+
+use crate::args::Validate;
+
+/// Checks the files; the answer is what to print, or why they are not valid.
+///
+/// # Errors
+/// When a file cannot be read or is not valid.
+pub fn run(args: &Validate) -> anyhow::Result<String> {
+    let mut said = String::new();
+    let mut errors = Vec::new();
+    for path in &args.files {
+        for file in files(path)? {
+            let name = file.display().to_string();
+            let text = if name == "-" {
+                let mut text = String::new();
+                io::stdin().read_to_string(&mut text).context("standard input")?;
+                text
+            } else {
+                fs::read_to_string(&file).with_context(|| name.clone())?
+            };
+            let contents = yaml::read(&name, &text);
+            let is_valid = !contents.has_errors();
+            for problem in contents.problems {
+                match problem.severity {
+                    Severity::Error => errors.push(problem.to_string()),
+                    Severity::Warning => said += &format!("Warning: {problem}\n"),
+                }
+            }
+            if is_valid {
+                said += &format!("{name:?} is valid\n");
+            }
+        }
+    }
+    if errors.is_empty() {
+        return Ok(said);
+    }
+    let plural = if errors.len() == 1 { "error" } else { "errors" };
+    bail!("{} {plural} occurred:\n\t* {}", errors.len(), errors.join("\n\t* "))
+}
+
+/// A file itself, or the YAML and JSON files below a directory.
+fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if path == Path::new("-") || !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).with_context(|| path.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else if path
+            .extension()
+            .is_some_and(|end| ["yaml", "yml", "json"].iter().any(|known| end == *known))
+        {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
