@@ -1,6 +1,8 @@
 //! Unix sockets for Envoy: HTTP/2 servers that Envoy, under whatever user it
 //! runs, can reach.
 
+mod authority;
+
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -14,6 +16,8 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::tasks::Tasks;
 use tokio::net::{UnixListener, UnixStream};
+
+use authority::Lenient;
 
 /// Bytes of one stream, and of all of a connection, that may be on their way.
 pub(crate) const WINDOW: u32 = 1 << 20;
@@ -102,7 +106,7 @@ where
                 .initial_connection_window_size(WINDOW)
                 .max_frame_size(FRAME)
                 .max_concurrent_streams(STREAMS);
-            let connection = server.serve_connection(TokioIo::new(stream), service);
+            let connection = server.serve_connection(TokioIo::new(Lenient::new(stream)), service);
             drop(set.spawn(name, async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(server = name, %error, "connection");

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use istiod::Istiod;
 use pki::certificate::Certificate;
 use pki::issuer::Issuer;
-use pod::{Pod, Secret, secret};
+use pod::{HEADERS, Pod, Secret, secret};
 use proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse};
 use tokio::time::{sleep, timeout};
 
@@ -196,6 +196,19 @@ async fn xds_messages_of_any_size_pass_both_ways_unchanged() {
     let metrics = pod.get("/stats/prometheus").await.1;
     assert!(metrics.contains("istio_agent_xds_proxy_requests 6"), "{metrics}");
     assert!(metrics.contains("istio_agent_xds_proxy_responses 6"), "{metrics}");
+    pod.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_name_the_sockets_path_are_served() {
+    let istiod = Istiod::start().await;
+    let pod = Pod::start(&istiod, &[]).await;
+    // What the gRPC libraries of C++ and Python, and of Java, send.
+    let spelled = &b"\x40\x0a:authority"[..];
+    for (name, authority) in [(spelled, "etc%2Fistio%2Fproxy%2FXDS"), (&[0x41], "/etc/istio/proxy/XDS")] {
+        let kinds = soon("an answer", pod.raw_secret_stream(name, authority)).await;
+        assert!(kinds.contains(&HEADERS), "{authority}: {kinds:?}");
+    }
     pod.stop().await;
 }
 
