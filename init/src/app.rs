@@ -5,13 +5,14 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 
-use crate::apply::Programs;
-use crate::compare::change;
-use crate::config::{Action, Config, Variant};
+use crate::config::{Action, BackEnd, Config, Variant};
 use crate::detect::{self, Choice};
+use crate::family::Family;
+use crate::iptables::change::change;
+use crate::iptables::programs::Programs;
+use crate::iptables::ruleset::Ruleset;
 use crate::passthrough;
-use crate::plan::{Family, Plan};
-use crate::state::Ruleset;
+use crate::plan::Plan;
 
 /// Does what the configuration says.
 ///
@@ -31,13 +32,11 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-/// The rules that should be in force, for each family.
-fn wanted(config: &Config) -> [Plan; 2] {
-    let v4 = Plan::of(config, Family::V4);
-    let v6 = if config.ipv6 { Plan::of(config, Family::V6) } else { Plan::nothing(Family::V6) };
+/// What should be in force.
+fn wanted(config: &Config) -> Plan {
     match config.action {
-        Action::Cleanup => [Plan::nothing(Family::V4), Plan::nothing(Family::V6)],
-        _ => [v4, v6],
+        Action::Cleanup => Plan::default(),
+        _ => Plan::of(config),
     }
 }
 
@@ -47,17 +46,18 @@ fn apply(config: &Config) -> anyhow::Result<()> {
     let has_passthrough = addresses.iter().any(|address| *address == passthrough::ADDRESS);
     // A run with IPv6 leaves that address: without it there is nothing of ours to look for.
     let has_v6 = has_passthrough || config.action == Action::Cleanup;
-    let Choice { programs, why, v4, v6 } = detect::choose(config.variant, needs_v6, has_v6)?;
+    let Choice { programs, why, v4, v6 } = detect::choose(variant(config), needs_v6, has_v6)?;
 
+    let plan = wanted(config);
     let mut steps = Vec::new();
-    for (plan, live) in wanted(config).iter().zip([v4, v6]) {
-        let wanted = Ruleset::of(plan);
+    for (family, live) in Family::ALL.into_iter().zip([v4, v6]) {
+        let wanted = Ruleset::of(&plan, family);
         let live = live.ours(&wanted);
         let text = match change(&live, &wanted) {
             None if config.force => change(&Ruleset::default(), &wanted),
             other => other,
         };
-        steps.push(Step { family: plan.family, live, wanted, text });
+        steps.push(Step { family, live, wanted, text });
     }
     let changed = steps.iter().any(|step| step.text.is_some());
     commit(programs, &steps)?;
@@ -81,6 +81,13 @@ fn apply(config: &Config) -> anyhow::Result<()> {
     let [v4, v6] = [0, 1].map(|index| steps.get(index).map_or(0, |step| step.wanted.len()));
     tracing::info!(variant, why, ipv4_rules = v4, ipv6_rules = v6, "{what}");
     Ok(())
+}
+
+fn variant(config: &Config) -> Option<Variant> {
+    match config.back_end {
+        BackEnd::Iptables(variant) => variant,
+        BackEnd::Native => None,
+    }
 }
 
 /// The change of one family.
@@ -125,9 +132,10 @@ fn roll_back(programs: Programs, step: &Step) {
 /// Prints what would be applied to a system without rules.
 fn dry_run(config: &Config) -> anyhow::Result<()> {
     let mut text = String::new();
-    for plan in wanted(config) {
-        if let Some(change) = change(&Ruleset::default(), &Ruleset::of(&plan)) {
-            let program = Programs(config.variant).name(plan.family, "restore");
+    let plan = wanted(config);
+    for family in Family::ALL {
+        if let Some(change) = change(&Ruleset::default(), &Ruleset::of(&plan, family)) {
+            let program = Programs(variant(config)).name(family, "restore");
             text += &format!("# {program} --noflush\n{change}");
         }
     }

@@ -3,6 +3,8 @@
 //! The parser follows the original's: the last of a repeated flag wins, a
 //! switch takes an optional `=VALUE`, words that are no flags are ignored.
 
+use std::time::Duration;
+
 use clap::builder::TypedValueParser;
 use clap::{ArgAction, Parser};
 
@@ -32,10 +34,11 @@ pub struct Args {
     /// Groups whose traffic is the proxy's [default: the value of --proxy-uid].
     #[arg(short = 'g', long, value_name = "GROUPS", allow_hyphen_values = true)]
     pub proxy_gid: Option<String>,
-    /// How inbound connections are captured: REDIRECT, or NONE which means the same.
+    /// How inbound connections are captured: TPROXY keeps the client's address;
+    /// REDIRECT or anything else does not.
     #[arg(short = 'm', long, value_name = "MODE", allow_hyphen_values = true)]
     pub istio_inbound_interception_mode: Option<String>,
-    /// Inbound ports to redirect: a list of ports and ranges (80,8000:8010), `*` for all, empty for none.
+    /// Inbound ports to redirect: a list of ports and ranges (80,8000-8010), `*` for all, empty for none.
     #[arg(short = 'b', long, value_name = "PORTS", allow_hyphen_values = true)]
     pub istio_inbound_ports: Option<String>,
     /// Inbound ports that are not redirected when all others are (`-b '*'`).
@@ -59,10 +62,10 @@ pub struct Args {
     /// Interfaces of virtual machines whose traffic counts as outbound.
     #[arg(short = 'k', long, value_name = "INTERFACES", allow_hyphen_values = true)]
     pub kube_virt_interfaces: Option<String>,
-    /// Mark of TPROXY mode; not used in REDIRECT mode [default: 1337].
+    /// Mark of packets that TPROXY captures [default: 1337].
     #[arg(short = 't', long, value_name = "MARK", allow_hyphen_values = true)]
     pub istio_inbound_tproxy_mark: Option<String>,
-    /// Route table of TPROXY mode; not used in REDIRECT mode [default: 133].
+    /// Route table for packets that TPROXY captures [default: 133].
     #[arg(short = 'r', long, value_name = "TABLE", allow_hyphen_values = true)]
     pub istio_inbound_tproxy_route_table: Option<String>,
     /// Print what would be applied; change nothing.
@@ -92,24 +95,24 @@ pub struct Args {
     /// Remove everything that an earlier run put in place, whatever its flags.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub cleanup_only: Option<bool>,
-    /// Probe the redirection; not supported yet.
+    /// Probe the redirection, of each family and both directions; exit status 126 when it fails.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub run_validation: Option<bool>,
-    /// Write native nftables rules; not supported yet.
+    /// Write native nftables rules, without the iptables programs.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub native_nftables: Option<bool>,
-    /// Run on behalf of the CNI plugin; not supported yet.
+    /// Run on behalf of a CNI plugin: the lock of legacy iptables is the pod's.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub cni_mode: Option<bool>,
-    /// Network namespace to work in; not supported yet.
+    /// Network namespace to work in, for example /proc/4711/ns/net.
     #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
     pub network_namespace: Option<String>,
-    /// Port that the probe of --run-validation dials.
+    /// Port that the probe of --run-validation dials [default: 15002].
     #[arg(long, value_name = "PORT")]
     pub iptables_probe_port: Option<u16>,
-    /// How long the probe of --run-validation may take, for example 5s.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub probe_timeout: Option<String>,
+    /// How long the probe of --run-validation may take [default: 5s].
+    #[arg(long, value_name = "DURATION", value_parser = duration, allow_hyphen_values = true)]
+    pub probe_timeout: Option<Duration>,
     /// Packet filter to use: nft or legacy [default: the one that holds rules, else nft].
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub force_iptables_binary: Option<String>,
@@ -130,7 +133,7 @@ Each flag has an environment variable of the same name in capitals with `_` for 
 ISTIO_OUTBOUND_OWNER_GROUPS, ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE, ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR, \
 ENVOY_USER, DRY_RUN_FILE_PATH.
 
-Exit status: 0 done, 1 refused or failed, 255 the command line is wrong.
+Exit status: 0 done, 1 refused or failed, 126 the probe failed, 255 the command line is wrong.
 
 Example: istio-init -p 15001 -z 15006 -u 1337 -m REDIRECT -i '*' -x '' -b '*' -d 15090,15021,15020";
 
@@ -148,21 +151,36 @@ fn switch() -> impl TypedValueParser<Value = bool> {
         .try_map(|text| boolean(&text).ok_or_else(|| format!("`{text}` is neither true nor false")))
 }
 
-/// Checks the shape of a Go duration: numbers, each with a unit.
-fn duration(text: &str) -> Result<String, String> {
-    let mut rest = text.trim_start_matches(['+', '-']);
+/// Reads a Go duration: numbers, each with a unit. A negative one is none.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, f64); 7] =
+        [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let wrong = || format!("`{text}` is no duration; write a number with its unit, such as 5s");
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
     if rest == "0" {
-        return Ok(text.to_owned());
+        return Ok(Duration::ZERO);
     }
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    let mut seconds = 0.0;
     while !rest.is_empty() {
-        let number = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-        let unit = ["ns", "us", "µs", "ms", "s", "m", "h"].into_iter().find(|unit| number.starts_with(unit));
-        match unit {
-            Some(unit) if number.len() < rest.len() => rest = &number[unit.len()..],
-            _ => return Err(format!("`{text}` is no duration; write a number with its unit, such as 5s")),
-        }
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let (number, after) = rest.split_at(end);
+        let (unit, factor) = UNITS.into_iter().find(|(unit, _)| after.starts_with(unit)).ok_or_else(wrong)?;
+        seconds += number.parse::<f64>().map_err(|_| wrong())? * factor;
+        rest = &after[unit.len()..];
     }
-    if text.is_empty() { Err("empty; write for example 5s".to_owned()) } else { Ok(text.to_owned()) }
+    if negative {
+        return Ok(Duration::ZERO);
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -214,8 +232,10 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        for good in ["5s", "1m30s", "1.5h", "0", "200ms"] {
-            assert!(duration(good).is_ok(), "{good}");
+        for (good, millis) in
+            [("5s", 5000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("0", 0), ("200ms", 200), ("-1s", 0)]
+        {
+            assert_eq!(duration(good).unwrap().as_millis(), millis, "{good}");
         }
         for bad in ["", "5", "s", "5x", "5s3"] {
             assert!(duration(bad).is_err(), "{bad}");

@@ -4,21 +4,18 @@
 pub mod env;
 pub mod owner;
 pub mod port;
+mod resolve;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::args::Args;
-use env::Only;
+use crate::family::Family;
 use owner::Ids;
 use port::Ports;
-
-/// Groups of one list: iptables-restore reads no longer rule (255 words).
-const MAX_GROUPS: usize = 63;
-/// Characters of an interface name (the kernel's IFNAMSIZ less the end).
-const MAX_INTERFACE: usize = 15;
 
 /// A value that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,21 +30,15 @@ pub enum Error {
         /// What is wrong and what would be right.
         why: String,
     },
-    /// An option of the original that is not there yet.
-    #[error("{flag} is not supported; {instead}")]
-    Unsupported {
-        /// The flag.
-        flag: &'static str,
-        /// What to do.
-        instead: &'static str,
-    },
-    /// A variable that should hold a truth value.
-    #[error("{name}={value} is neither true nor false and is ignored")]
-    NotBoolean {
+    /// A variable that cannot be read; the original takes it for unset too.
+    #[error("{name}={value} is ignored: {why}")]
+    Ignored {
         /// The variable.
         name: &'static str,
         /// What it holds.
         value: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// The pod has no address.
     #[error(
@@ -126,6 +117,33 @@ impl fmt::Display for Interface {
     }
 }
 
+/// Inbound capture that leaves the client's address alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tproxy {
+    /// Mark of captured packets.
+    pub mark: u32,
+    /// Route table for them.
+    pub table: u32,
+}
+
+/// What writes the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackEnd {
+    /// The iptables programs, of one variant when told.
+    Iptables(Option<Variant>),
+    /// The kernel's nf_tables, spoken to directly.
+    Native,
+}
+
+/// The probe of `--run-validation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validation {
+    /// Port that is dialled.
+    pub port: u16,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
 /// What to do with the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -198,14 +216,25 @@ pub struct Config {
     pub dns: Option<Dns>,
     /// Drop what connection tracking calls invalid.
     pub drop_invalid: bool,
+    /// Inbound capture by TPROXY instead of REDIRECT.
+    pub tproxy: Option<Tproxy>,
     /// Write IPv6 rules too.
     pub ipv6: bool,
+    /// The pod has IPv6 addresses, but its IPv6 traffic is left alone.
+    pub guard: bool,
     /// What to do.
     pub action: Action,
     /// Write rules that are in force already.
     pub force: bool,
-    /// The front end to use, when told.
-    pub variant: Option<Variant>,
+    /// What writes the rules.
+    pub back_end: BackEnd,
+    /// Probe the redirection afterwards.
+    pub validation: Option<Validation>,
+    /// Run in the place of Istio's CNI plugin: the lock of legacy iptables is
+    /// the pod's, not the node's.
+    pub cni: bool,
+    /// The network namespace to work in, when it is another than ours.
+    pub network_namespace: Option<PathBuf>,
     /// File that a dry run is written to as well.
     pub dry_run_file: Option<String>,
     /// Things worth a warning.
@@ -213,292 +242,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads and checks everything.
-    ///
-    /// # Errors
-    /// Every value that is wrong, not only the first.
-    pub fn resolve(args: &Args, only: &Only, facts: &Facts) -> Result<Self, Vec<Error>> {
-        let mut read = Reader { facts, errors: Vec::new() };
-        read.refuse_unsupported(args);
-        let mut warnings = Vec::new();
-
-        let user = owner::id_of(&facts.passwd, &only.envoy_user).unwrap_or(names::port::PROXY_UID);
-        let uid = given(args.proxy_uid.as_ref()).map_or_else(|| user.to_string(), ToOwned::to_owned);
-        let gid = given(args.proxy_gid.as_ref()).unwrap_or(&uid);
-        let uids = read.ids("--proxy-uid", &uid, &facts.passwd);
-        // A name that was given for the user only is that user's id.
-        let gids = if gid == uid { uids.clone() } else { read.ids("--proxy-gid", gid, &facts.group) };
-
-        let cidr = text(args.istio_service_cidr.as_ref());
-        let outbound = match cidr {
-            "*" => Outbound::All,
-            list => Outbound::Only(read.networks("--istio-service-cidr", list)),
-        };
-        let inbound = match text(args.istio_inbound_ports.as_ref()) {
-            "" => Inbound::None,
-            "*" => Inbound::All {
-                except: read
-                    .ports("--istio-local-exclude-ports", text(args.istio_local_exclude_ports.as_ref())),
-            },
-            list => Inbound::Only(read.ports("--istio-inbound-ports", list)),
-        };
-        let groups = match only.owner_groups.as_str() {
-            "*" => Groups::All {
-                except: read.ids(
-                    "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
-                    &only.owner_groups_exclude,
-                    &facts.group,
-                ),
-            },
-            list => Groups::Only(read.groups(list)),
-        };
-        let ipv6 = read.wants_ipv6(args.dual_stack.unwrap_or(false));
-        let dns = read.dns(args, &mut warnings);
-        let config = Self {
-            envoy_port: read.port("--envoy-port", args.envoy_port.as_ref(), names::port::OUTBOUND),
-            inbound_port: read.port(
-                "--inbound-capture-port",
-                args.inbound_capture_port.as_ref(),
-                names::port::INBOUND,
-            ),
-            tunnel_port: read.port(
-                "--inbound-tunnel-port",
-                args.inbound_tunnel_port.as_ref(),
-                names::port::INBOUND_TUNNEL,
-            ),
-            uids,
-            gids,
-            inbound,
-            outbound,
-            outbound_except: read
-                .networks("--istio-service-exclude-cidr", text(args.istio_service_exclude_cidr.as_ref())),
-            outbound_ports: read.ports("--istio-outbound-ports", text(args.istio_outbound_ports.as_ref())),
-            outbound_ports_except: read.ports(
-                "--istio-local-outbound-ports-exclude",
-                text(args.istio_local_outbound_ports_exclude.as_ref()),
-            ),
-            interfaces_except: read
-                .interfaces("--istio-exclude-interfaces", text(args.istio_exclude_interfaces.as_ref())),
-            virtual_interfaces: read
-                .interfaces("--kube-virt-interfaces", text(args.kube_virt_interfaces.as_ref())),
-            groups,
-            loopback: read.loopback(&only.loopback_cidr),
-            dns,
-            drop_invalid: args.drop_invalid.unwrap_or(false),
-            ipv6,
-            action: action(args),
-            force: args.force_apply.unwrap_or(false),
-            variant: read.variant(text(args.force_iptables_binary.as_ref())),
-            dry_run_file: only.dry_run_file.clone(),
-            warnings,
-        };
-        if read.errors.is_empty() { Ok(config) } else { Err(read.errors) }
-    }
-}
-
-fn action(args: &Args) -> Action {
-    if args.skip_rule_apply == Some(true) {
-        Action::Skip
-    } else if args.dry_run == Some(true) {
-        Action::DryRun
-    } else if args.cleanup_only == Some(true) {
-        Action::Cleanup
-    } else {
-        Action::Apply
-    }
-}
-
-fn text(value: Option<&String>) -> &str {
-    value.map_or("", String::as_str)
-}
-
-/// An empty value means the default.
-fn given(value: Option<&String>) -> Option<&str> {
-    value.map(String::as_str).filter(|value| !value.is_empty())
-}
-
-/// Reads values and keeps what is wrong with them.
-struct Reader<'a> {
-    facts: &'a Facts,
-    errors: Vec<Error>,
-}
-
-impl Reader<'_> {
-    fn wrong(&mut self, flag: &'static str, value: &str, why: impl Into<String>) {
-        self.errors.push(Error::Value { flag, value: value.to_owned(), why: why.into() });
-    }
-
-    fn refuse_unsupported(&mut self, args: &Args) {
-        let network_namespace = given(args.network_namespace.as_ref()).is_some();
-        let tproxy = args.istio_inbound_interception_mode.as_deref() == Some("TPROXY");
-        for (asked, flag, instead) in [
-            (
-                Some(tproxy),
-                "--istio-inbound-interception-mode TPROXY",
-                "use REDIRECT (the client's address is then in X-Forwarded-For)",
-            ),
-            (args.run_validation, "--run-validation", "leave it out"),
-            (args.native_nftables, "--native-nftables", "leave it out: rules go through iptables-nft"),
-            (args.cni_mode, "--cni-mode", "run it as the pod's init container"),
-            (Some(network_namespace), "--network-namespace", "run it inside: nsenter --net=PATH istio-init"),
-        ] {
-            if asked == Some(true) {
-                self.errors.push(Error::Unsupported { flag, instead });
-            }
+    /// Addresses that are the pod itself.
+    pub fn loopback(&self, family: Family) -> IpNet {
+        match family {
+            Family::V4 => self.loopback.into(),
+            Family::V6 => IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST)),
         }
     }
-
-    /// Reads each member of a list; empty members are dropped, as the original does.
-    fn list<T>(
-        &mut self,
-        flag: &'static str,
-        list: &str,
-        read: impl Fn(&str) -> Result<T, String>,
-    ) -> Vec<T> {
-        let mut values = Vec::new();
-        for member in list.split(',').filter(|member| !member.is_empty()) {
-            match read(member) {
-                Ok(value) => values.push(value),
-                Err(why) => self.wrong(flag, member, why),
-            }
-        }
-        values
-    }
-
-    fn ports(&mut self, flag: &'static str, list: &str) -> Vec<Ports> {
-        let services = &self.facts.services;
-        self.list(flag, list, |text| Ports::parse(text.trim(), |name| port::service(services, name)))
-    }
-
-    fn port(&mut self, flag: &'static str, value: Option<&String>, default: u16) -> u16 {
-        let Some(value) = value else { return default };
-        value.parse().unwrap_or_else(|_| {
-            self.wrong(flag, value, "a port is a decimal number from 0 to 65535");
-            default
-        })
-    }
-
-    fn ids(&mut self, flag: &'static str, list: &str, database: &str) -> Vec<Ids> {
-        self.list(flag, list, |text| Ids::parse(text.trim(), |name| owner::id_of(database, name)))
-    }
-
-    fn groups(&mut self, list: &str) -> Vec<Ids> {
-        const NAME: &str = "ISTIO_OUTBOUND_OWNER_GROUPS";
-        let groups = self.ids(NAME, list, &self.facts.group);
-        if groups.len() > MAX_GROUPS {
-            self.wrong(NAME, list, format!("{} groups, at most {MAX_GROUPS} are possible", groups.len()));
-        }
-        groups
-    }
-
-    fn networks(&mut self, flag: &'static str, list: &str) -> Vec<IpNet> {
-        self.list(flag, list, |text| match text.parse::<IpNet>() {
-            Ok(network) => Ok(network.trunc()),
-            Err(_) if text == "*" => Err("`*` cannot stand here".to_owned()),
-            Err(_) => match text.trim().parse::<IpAddr>() {
-                Ok(address) => Err(format!("an address needs a mask: {}", IpNet::from(address))),
-                Err(_) => Err("no CIDR; write for example 10.0.0.0/8, without blanks".to_owned()),
-            },
-        })
-    }
-
-    fn interfaces(&mut self, flag: &'static str, list: &str) -> Vec<Interface> {
-        self.list(flag, list, |text| {
-            let text = text.trim();
-            if text.is_empty() || text.len() > MAX_INTERFACE {
-                Err(format!("an interface name has 1 to {MAX_INTERFACE} characters"))
-            } else if text.contains(|c: char| c.is_whitespace() || c == '/' || c == '"' || c == '!') {
-                Err("an interface name has no blank, quote, `!` or `/`".to_owned())
-            } else {
-                Ok(Interface(text.to_owned()))
-            }
-        })
-    }
-
-    fn loopback(&mut self, value: &str) -> Ipv4Net {
-        match value.parse::<Ipv4Net>() {
-            Ok(network) if network.addr().is_loopback() && network.prefix_len() >= 8 => network.trunc(),
-            _ => {
-                self.wrong(
-                    "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
-                    value,
-                    "not a part of 127.0.0.0/8; write for example 127.0.0.1/32",
-                );
-                Ipv4Net::from(Ipv4Addr::LOCALHOST)
-            }
-        }
-    }
-
-    fn variant(&mut self, value: &str) -> Option<Variant> {
-        match value {
-            "" => None,
-            "nft" => Some(Variant::Nft),
-            "legacy" => Some(Variant::Legacy),
-            _ => {
-                self.wrong("--force-iptables-binary", value, "write nft or legacy");
-                None
-            }
-        }
-    }
-
-    /// The first usable address decides, or with `dual_stack` any IPv6 one.
-    fn wants_ipv6(&mut self, dual_stack: bool) -> bool {
-        let mut usable = self.facts.addresses.iter().filter(|address| is_usable(address)).peekable();
-        let Some(first) = usable.peek() else {
-            self.errors.push(Error::NoAddress);
-            return false;
-        };
-        first.is_ipv6() || (dual_stack && usable.any(IpAddr::is_ipv6))
-    }
-
-    fn dns(&mut self, args: &Args, warnings: &mut Vec<String>) -> Option<Dns> {
-        if args.redirect_dns != Some(true) {
-            return None;
-        }
-        if args.capture_all_dns == Some(true) {
-            return Some(Dns::All);
-        }
-        match &self.facts.resolv_conf {
-            Ok(text) => {
-                let servers = nameservers(text);
-                if servers.is_empty() {
-                    warnings.push(
-                        "REDIRECT_DNS is set, but CAPTURE_ALL_DNS is false, and no DNS servers provided. \
-                         DNS capture disabled."
-                            .to_owned(),
-                    );
-                    return None;
-                }
-                Some(Dns::Servers(servers))
-            }
-            Err(why) => {
-                self.errors.push(Error::ResolvConf(why.clone()));
-                None
-            }
-        }
-    }
-}
-
-fn is_usable(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let is_link_local_multicast = v4.octets()[..3] == [224, 0, 0];
-            !v4.is_loopback() && !v4.is_link_local() && !is_link_local_multicast
-        }
-        IpAddr::V6(v6) => {
-            let is_link_local_multicast = v6.segments()[0] & 0xff0f == 0xff02;
-            !v6.is_loopback() && !v6.is_unicast_link_local() && !is_link_local_multicast
-        }
-    }
-}
-
-/// The servers of a `resolv.conf`; lines that cannot be read are dropped.
-fn nameservers(text: &str) -> Vec<IpAddr> {
-    let addresses = text.lines().filter_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        if words.next()? == "nameserver" { words.next()?.parse().ok() } else { None }
-    });
-    addresses.collect()
 }
 
 impl Default for Facts {

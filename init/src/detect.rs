@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 
-use crate::apply::{Error, Programs};
 use crate::config::{Facts, Variant};
-use crate::plan::Family;
-use crate::state::Ruleset;
+use crate::family::Family;
+use crate::iptables::programs::{Error, Programs};
+use crate::iptables::ruleset::Ruleset;
 
 /// Gathers the facts that the configuration is read against.
 pub fn facts() -> Facts {

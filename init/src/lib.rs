@@ -7,12 +7,11 @@
 //! and removed.
 
 pub mod app;
-pub mod apply;
 pub mod args;
-pub mod compare;
 pub mod config;
 pub mod detect;
+pub mod family;
+pub mod iptables;
 pub mod passthrough;
 pub mod plan;
 pub mod rule;
-pub mod state;

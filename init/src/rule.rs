@@ -1,27 +1,51 @@
-//! One rule, printed exactly as `iptables-save` prints it back, so that wanted
-//! and live rules are compared as text.
-
-use std::fmt;
+//! One rule, as a value: a conjunction of conditions and what is done then.
+//!
+//! How a packet filter writes it is the back ends' affair (`iptables`, `nft`).
 
 use ipnet::IpNet;
 
 use crate::config::Interface;
 use crate::config::owner::Ids;
 use crate::config::port::Ports;
+use crate::family::Family;
 
 /// What a rule does with a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Leave this chain.
     Return,
-    /// Go on in another chain.
-    Jump(&'static str),
+    /// Let it pass; no further rule of this table is asked.
+    Accept,
+    /// Drop.
+    Drop,
+    /// Go on in another chain, named as iptables has it.
+    Jump(String),
     /// Deliver to a local port.
     Redirect(u16),
     /// Track in a zone of its own.
     Zone(u16),
-    /// Drop.
-    Drop,
+    /// Mark the packet; the next rule is asked.
+    SetMark(u32),
+    /// Give the packet's mark to its connection; the next rule is asked.
+    SaveMark,
+    /// Give the connection's mark to the packet; the next rule is asked.
+    RestoreMark,
+    /// Deliver to the socket of a local port, addresses unchanged.
+    Tproxy {
+        /// The port.
+        port: u16,
+        /// Mark by which the packet is routed here.
+        mark: u32,
+    },
+}
+
+/// State of a packet in the eyes of connection tracking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Belongs to no connection that is known.
+    Invalid,
+    /// Belongs to, or is caused by, a connection that is known.
+    Known,
 }
 
 /// A condition.
@@ -43,8 +67,14 @@ pub enum Match {
     Group(Ids),
     /// Not sent by these groups.
     NotGroup(Ids),
-    /// Connection tracking calls it invalid.
-    Invalid,
+    /// In this state.
+    State(State),
+    /// The packet has this mark.
+    Mark(u32),
+    /// It has another mark, or none.
+    NotMark(u32),
+    /// Its connection has this mark.
+    ConnectionMark(u32),
 }
 
 /// Transport protocol.
@@ -56,44 +86,74 @@ pub enum Protocol {
     Udp,
 }
 
+/// Addresses on one side of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Whether they are those of the network, or all others.
+    pub within: bool,
+    /// The network.
+    pub network: IpNet,
+}
+
 /// One rule of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    source: Option<IpNet>,
-    destination: Option<(bool, IpNet)>,
-    input: Option<Interface>,
-    output: Option<Interface>,
-    protocol: Option<Protocol>,
-    matches: Vec<Match>,
-    target: Target,
+    /// The only family it is for; that of its addresses if it has any.
+    pub family: Option<Family>,
+    /// Source addresses.
+    pub source: Option<Addresses>,
+    /// Destination addresses.
+    pub destination: Option<Addresses>,
+    /// Interface that a packet came in by.
+    pub input: Option<Interface>,
+    /// Interface that a packet leaves by.
+    pub output: Option<Interface>,
+    /// Transport protocol.
+    pub protocol: Option<Protocol>,
+    /// Further conditions, all of which must hold.
+    pub matches: Vec<Match>,
+    /// What is done.
+    pub target: Target,
 }
 
 impl Rule {
     /// A rule for every packet.
     pub fn new(target: Target) -> Self {
-        let (source, destination, input, output, protocol) = (None, None, None, None, None);
-        Self { source, destination, input, output, protocol, matches: Vec::new(), target }
+        let (family, source, destination, input, output, protocol) = (None, None, None, None, None, None);
+        Self { family, source, destination, input, output, protocol, matches: Vec::new(), target }
+    }
+
+    /// A rule for every packet that goes on in another chain.
+    pub fn jump(chain: &str) -> Self {
+        Self::new(Target::Jump(chain.to_owned()))
+    }
+
+    /// Only packets of this family.
+    #[must_use]
+    pub fn only(mut self, family: Family) -> Self {
+        self.family = Some(family);
+        self
     }
 
     /// Only from these addresses.
     #[must_use]
     pub fn from(mut self, network: IpNet) -> Self {
-        self.source = Some(network);
-        self
+        self.source = Some(Addresses { within: true, network });
+        self.only(Family::of(&network))
     }
 
     /// Only to these addresses.
     #[must_use]
     pub fn to(mut self, network: IpNet) -> Self {
-        self.destination = Some((true, network));
-        self
+        self.destination = Some(Addresses { within: true, network });
+        self.only(Family::of(&network))
     }
 
     /// Only to other addresses.
     #[must_use]
     pub fn not_to(mut self, network: IpNet) -> Self {
-        self.destination = Some((false, network));
-        self
+        self.destination = Some(Addresses { within: false, network });
+        self.only(Family::of(&network))
     }
 
     /// Only what came in there.
@@ -123,116 +183,19 @@ impl Rule {
         self.matches.push(condition);
         self
     }
+
+    /// Whether it is for packets of this family.
+    pub fn is_for(&self, family: Family) -> bool {
+        self.family.is_none_or(|only| only == family)
+    }
 }
 
 impl Protocol {
-    fn name(self) -> &'static str {
+    /// Its name, as every packet filter writes it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
-        }
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, destination, input, output, protocol, matches, target } = self;
-        // A network of all addresses and an interface `+` are not printed back.
-        if let Some(network) = source.filter(|network| network.prefix_len() > 0) {
-            write!(f, "-s {} ", Network(network))?;
-        }
-        if let Some((is, network)) = destination.filter(|(_, network)| network.prefix_len() > 0) {
-            write!(f, "{}-d {} ", not(is), Network(network))?;
-        }
-        if let Some(interface) = input.as_ref().filter(|interface| !interface.is_any()) {
-            write!(f, "-i {interface} ")?;
-        }
-        if let Some(interface) = output.as_ref().filter(|interface| !interface.is_any()) {
-            write!(f, "-o {interface} ")?;
-        }
-        if let Some(protocol) = protocol {
-            write!(f, "-p {} ", protocol.name())?;
-        }
-        for condition in matches {
-            condition.write(f, protocol.map_or("tcp", Protocol::name))?;
-        }
-        match target {
-            Target::Return => f.write_str("-j RETURN"),
-            Target::Drop => f.write_str("-j DROP"),
-            Target::Jump(chain) => write!(f, "-j {chain}"),
-            Target::Redirect(port) => write!(f, "-j REDIRECT --to-ports {port}"),
-            Target::Zone(zone) => write!(f, "-j CT --zone {zone}"),
-        }
-    }
-}
-
-impl Match {
-    fn write(&self, f: &mut fmt::Formatter<'_>, protocol: &str) -> fmt::Result {
-        match self {
-            Self::Destination(ports) if ports.is_all() => write!(f, "-m {protocol} "),
-            Self::Destination(ports) => write!(f, "-m {protocol} --dport {ports} "),
-            Self::NotDestination(ports) => write!(f, "-m {protocol} ! --dport {ports} "),
-            Self::NotDestinations(ports) => {
-                let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-                write!(f, "-m multiport ! --dports {} ", ports.join(","))
-            }
-            Self::Source(ports) => write!(f, "-m {protocol} --sport {ports} "),
-            Self::User(ids) => write!(f, "-m owner --uid-owner {ids} "),
-            Self::NotUser(ids) => write!(f, "-m owner ! --uid-owner {ids} "),
-            Self::Group(ids) => write!(f, "-m owner --gid-owner {ids} "),
-            Self::NotGroup(ids) => write!(f, "-m owner ! --gid-owner {ids} "),
-            Self::Invalid => f.write_str("-m conntrack --ctstate INVALID "),
-        }
-    }
-}
-
-fn not(is: bool) -> &'static str {
-    if is { "" } else { "! " }
-}
-
-/// A network as the C library prints it: IPv6 addresses that hold an IPv4 one
-/// end in its dotted form.
-struct Network(IpNet);
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let IpNet::V6(network) = self.0 {
-            let address = network.addr();
-            // `::/96` with more than 16 bits in use.
-            if address.segments()[..6] == [0; 6] && address.segments()[6] != 0 {
-                let low = u32::from_be_bytes(address.octets()[12..].try_into().unwrap_or_default());
-                return write!(f, "::{}/{}", std::net::Ipv4Addr::from(low), network.prefix_len());
-            }
-        }
-        write!(f, "{}", self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prints_as_iptables_save_does() {
-        let network = |text: &str| text.parse::<IpNet>().unwrap();
-        let rule = Rule::new(Target::Jump("ISTIO_IN_REDIRECT"))
-            .not_to(network("127.0.0.1/32"))
-            .output(&Interface::loopback())
-            .protocol(Protocol::Tcp)
-            .when(Match::NotDestination(Ports::one(15008)))
-            .when(Match::User(Ids::one(1337)));
-        assert_eq!(
-            rule.to_string(),
-            "! -d 127.0.0.1/32 -o lo -p tcp -m tcp ! --dport 15008 -m owner --uid-owner 1337 -j ISTIO_IN_REDIRECT"
-        );
-        for (text, printed) in [
-            ("0.0.0.0/0", "-j RETURN"),
-            ("::1.2.3.4/128", "-d ::1.2.3.4/128 -j RETURN"),
-            ("::6/128", "-d ::6/128 -j RETURN"),
-            ("::ffff:1.2.3.4/128", "-d ::ffff:1.2.3.4/128 -j RETURN"),
-            ("64:ff9b::102:304/128", "-d 64:ff9b::102:304/128 -j RETURN"),
-        ] {
-            assert_eq!(Rule::new(Target::Return).to(network(text)).to_string(), printed);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The environment of the program: every variable it reads stands here.
 
 use super::Error;
-use crate::args::{Args, boolean};
+use crate::args::{Args, boolean, duration};
 
 /// Variables that have no flag.
 #[derive(Clone, Debug)]
@@ -30,7 +30,8 @@ pub fn complete(args: Args, get: impl Fn(&str) -> Option<String>) -> (Args, Only
                 let value = get(name)?;
                 let read = boolean(&value);
                 if read.is_none() {
-                    ignored.push(Error::NotBoolean { name, value });
+                    let why = "neither true nor false".to_owned();
+                    ignored.push(Error::Ignored { name, value, why });
                 }
                 read
             })
@@ -73,6 +74,13 @@ pub fn complete(args: Args, get: impl Fn(&str) -> Option<String>) -> (Args, Only
     ] {
         *value = text(value.take(), name);
     }
+    if args.iptables_probe_port.is_none() {
+        let read = |text: &str| text.parse().map_err(|_| "no port from 0 to 65535".to_owned());
+        args.iptables_probe_port = parsed("IPTABLES_PROBE_PORT", &get, read, &mut ignored);
+    }
+    if args.probe_timeout.is_none() {
+        args.probe_timeout = parsed("PROBE_TIMEOUT", &get, duration, &mut ignored);
+    }
     let or = |name: &str, default: &str| get(name).unwrap_or_else(|| default.to_owned());
     let only = Only {
         owner_groups: or("ISTIO_OUTBOUND_OWNER_GROUPS", "*"),
@@ -82,6 +90,23 @@ pub fn complete(args: Args, get: impl Fn(&str) -> Option<String>) -> (Args, Only
         dry_run_file: get("DRY_RUN_FILE_PATH").filter(|path| !path.is_empty()),
     };
     (args, only, ignored)
+}
+
+/// Reads a variable that has a shape; a wrong one counts as unset.
+fn parsed<T>(
+    name: &'static str,
+    get: impl Fn(&str) -> Option<String>,
+    read: impl Fn(&str) -> Result<T, String>,
+    ignored: &mut Vec<Error>,
+) -> Option<T> {
+    let value = get(name)?;
+    match read(&value) {
+        Ok(read) => Some(read),
+        Err(why) => {
+            ignored.push(Error::Ignored { name, value, why });
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -112,9 +137,15 @@ mod tests {
     fn of_two_names_the_later_wins_and_what_is_no_boolean_is_told() {
         let (args, _, ignored) = with(
             Args::default(),
-            &[("REDIRECT_DNS", "true"), ("ISTIO_META_DNS_CAPTURE", "false"), ("DUAL_STACK", "si")],
+            &[
+                ("REDIRECT_DNS", "true"),
+                ("ISTIO_META_DNS_CAPTURE", "false"),
+                ("DUAL_STACK", "si"),
+                ("PROBE_TIMEOUT", "abc"),
+            ],
         );
-        assert_eq!((args.redirect_dns, args.dual_stack), (Some(false), None));
+        assert_eq!((args.redirect_dns, args.dual_stack, args.probe_timeout), (Some(false), None, None));
         assert!(ignored[0].to_string().contains("DUAL_STACK=si"), "{}", ignored[0]);
+        assert!(ignored[1].to_string().contains("PROBE_TIMEOUT=abc"), "{}", ignored[1]);
     }
 }

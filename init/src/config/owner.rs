@@ -15,6 +15,26 @@ impl Ids {
         Self { first: id, last: id }
     }
 
+    /// The lowest.
+    pub const fn first(self) -> u32 {
+        self.first
+    }
+
+    /// The highest.
+    pub const fn last(self) -> u32 {
+        self.last
+    }
+
+    /// Whether it is one of them.
+    pub const fn contains(self, id: u32) -> bool {
+        self.first <= id && id <= self.last
+    }
+
+    /// From the lowest to the highest.
+    pub const fn range(first: u32, last: u32) -> Self {
+        Self { first, last }
+    }
+
     /// Reads an id, a range or a name.
     ///
     /// # Errors

@@ -20,12 +20,38 @@ impl Ports {
         self.first == 0 && self.last == u16::MAX
     }
 
-    /// Reads `80`, `8000:8010`, `:1024`, `49152:` or the name of a service.
+    /// The lowest.
+    pub const fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest.
+    pub const fn last(self) -> u16 {
+        self.last
+    }
+
+    /// Whether it is one of them.
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
+    /// From the lowest to the highest.
+    pub const fn range(first: u16, last: u16) -> Self {
+        Self { first, last }
+    }
+
+    /// Reads `80`, `8000:8010` (or `8000-8010`), `:1024`, `49152:` or the name
+    /// of a service.
     ///
     /// # Errors
     /// What is wrong with the text.
     pub fn parse(text: &str, service: impl Fn(&str) -> Option<u16>) -> Result<Self, String> {
-        let (first, last) = match text.split_once(':') {
+        let range = match text.split_once(':') {
+            // Names of services have dashes as well.
+            None if text.starts_with(|c: char| c.is_ascii_digit()) => text.split_once('-'),
+            range => range,
+        };
+        let (first, last) = match range {
             None => {
                 let port = port(text, service)?;
                 (port, port)
@@ -52,9 +78,6 @@ impl fmt::Display for Ports {
 /// Reads one port. Iptables takes a leading zero for octal; nobody means that.
 fn port(text: &str, service: impl Fn(&str) -> Option<u16>) -> Result<u16, String> {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
-        if let Some((first, last)) = text.split_once('-') {
-            return Err(format!("a range is written {first}:{last}"));
-        }
         return match text.parse() {
             Ok(port) if text == "0" || !text.starts_with('0') => Ok(port),
             _ => Err("a port is a decimal number from 0 to 65535".to_owned()),
@@ -88,9 +111,15 @@ mod tests {
 
     #[test]
     fn reads_ports_ranges_and_names() {
-        for (text, ports) in
-            [("80", "80"), ("0", "0"), ("1:3", "1:3"), (":9", "0:9"), ("9:", "9:65535"), ("7:7", "7")]
-        {
+        for (text, ports) in [
+            ("80", "80"),
+            ("0", "0"),
+            ("1:3", "1:3"),
+            ("1-3", "1:3"),
+            (":9", "0:9"),
+            ("9:", "9:65535"),
+            ("7:7", "7"),
+        ] {
             assert_eq!(parse(text).unwrap(), ports);
         }
         assert_eq!(parse("www").unwrap(), "80");
@@ -101,7 +130,7 @@ mod tests {
     fn says_what_is_wrong() {
         for (text, told) in [
             ("99999", "0 to 65535"),
-            ("8000-8010", "8000:8010"),
+            ("8010-8000", "ends before"),
             ("*", "in a list"),
             ("domain", "/etc/services"),
             ("9:1", "ends before"),

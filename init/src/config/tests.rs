@@ -1,4 +1,5 @@
 use super::*;
+use crate::args::Args;
 
 /// A pod with one IPv4 address.
 pub(crate) fn facts() -> Facts {
@@ -31,7 +32,9 @@ fn all_errors_are_told_at_once_with_flag_and_value() {
     let told = errors(Args {
         envoy_port: Some("99999".into()),
         istio_service_cidr: Some("10.1.2.3,*".into()),
-        istio_inbound_ports: Some("80,8000-8010".into()),
+        istio_inbound_ports: Some("80,8010-8000".into()),
+        istio_inbound_tproxy_mark: Some("1338".into()),
+        istio_inbound_tproxy_route_table: Some("0xfg".into()),
         force_iptables_binary: Some("random".into()),
         istio_inbound_interception_mode: Some("TPROXY".into()),
         ..Args::default()
@@ -40,12 +43,29 @@ fn all_errors_are_told_at_once_with_flag_and_value() {
         "--envoy-port: `99999`",
         "--istio-service-cidr: `10.1.2.3`: an address needs a mask: 10.1.2.3/32",
         "--istio-service-cidr: `*`",
-        "--istio-inbound-ports: `8000-8010`: a range is written 8000:8010",
+        "--istio-inbound-ports: `8010-8000`: the range ends before it begins",
+        "--istio-inbound-tproxy-mark: `1338`: 0 is no mark",
+        "--istio-inbound-tproxy-route-table: `0xfg`: not a number",
         "--force-iptables-binary: `random`",
-        "TPROXY is not supported",
     ] {
         assert!(told.contains(part), "{part} is not in\n{told}");
     }
+}
+
+#[test]
+fn marks_are_decimal_or_hexadecimal() {
+    let with = |mode: &str, mark: &str| {
+        let args = Args {
+            istio_inbound_interception_mode: Some(mode.into()),
+            istio_inbound_tproxy_mark: Some(mark.into()),
+            ..Args::default()
+        };
+        resolve(args, &facts()).map(|config| config.tproxy)
+    };
+    assert_eq!(with("TPROXY", "0x1234"), Ok(Some(Tproxy { mark: 0x1234, table: 133 })));
+    assert_eq!(with("TPROXY", ""), Ok(Some(Tproxy { mark: 1337, table: 133 })));
+    assert_eq!(with("tproxy", "7"), Ok(None));
+    assert!(with("REDIRECT", "seven").is_err());
 }
 
 #[test]

@@ -1,58 +1,62 @@
 //! Table `nat`: where connections are turned to Envoy.
 
-use super::{Family, Table, dns};
+use ipnet::IpNet;
+
+use super::{INBOUND, OUTPUT as BUILT_IN_OUTPUT, PREROUTING, Table, dns, families};
 use crate::config::owner::Ids;
 use crate::config::port::Ports;
 use crate::config::{Config, Groups, Inbound, Interface, Outbound};
+use crate::family::Family;
 use crate::rule::{Match, Protocol, Rule, Target};
 
-const INBOUND: &str = "ISTIO_INBOUND";
 const IN_REDIRECT: &str = "ISTIO_IN_REDIRECT";
 const OUTPUT: &str = "ISTIO_OUTPUT";
 const REDIRECT: &str = "ISTIO_REDIRECT";
 const DNS_PORT: u16 = 53;
 
-pub(super) fn table(config: &Config, family: Family) -> Table {
+pub(super) fn table(config: &Config) -> Table {
     let mut nat = Table::new("nat");
     let tcp = |target| Rule::new(target).protocol(Protocol::Tcp);
     nat.add(REDIRECT, tcp(Target::Redirect(config.envoy_port)));
     nat.add(IN_REDIRECT, tcp(Target::Redirect(config.inbound_port)));
 
-    prerouting(config, family, &mut nat);
-    inbound(config, &mut nat);
-    for interface in &config.interfaces_except {
-        nat.add("OUTPUT", Rule::new(Target::Return).output(interface));
+    virtual_machines(config, &mut nat);
+    nat.exclude(&config.interfaces_except);
+    if config.inbound != Inbound::None && config.tproxy.is_none() {
+        nat.add(PREROUTING, Rule::jump(INBOUND).protocol(Protocol::Tcp));
     }
-    nat.add("OUTPUT", Rule::new(Target::Jump(OUTPUT)));
-    output(config, family, &mut nat);
-    dns::redirect(config, family, &mut nat);
+    inbound(config, &mut nat);
+    nat.add(BUILT_IN_OUTPUT, Rule::jump(OUTPUT));
+    output(config, &mut nat);
+    dns::redirect(config, &mut nat);
     nat
 }
 
-fn prerouting(config: &Config, family: Family, nat: &mut Table) {
+fn virtual_machines(config: &Config, nat: &mut Table) {
     // Traffic of a virtual machine enters from its interface, but is outbound.
     // Istio inserts each rule at the top: the last one stands first.
     let machines = || config.virtual_interfaces.iter().rev();
-    match &config.outbound {
-        Outbound::All => {
-            for interface in machines() {
-                nat.add("PREROUTING", Rule::new(Target::Jump(REDIRECT)).input(interface));
-            }
-        }
+    let captured = match &config.outbound {
+        Outbound::All => vec![None],
         Outbound::Only(networks) => {
-            for network in networks.iter().rev().filter(|network| family.holds(network)) {
-                for interface in machines() {
-                    nat.add("PREROUTING", Rule::new(Target::Jump(REDIRECT)).input(interface).to(*network));
-                }
-            }
+            let networks = networks.iter().rev().filter(|network| is_captured(config, network));
+            networks.copied().map(Some).collect()
+        }
+    };
+    for network in captured {
+        for interface in machines() {
+            let rule = Rule::jump(REDIRECT).input(interface);
+            nat.add(PREROUTING, network.into_iter().fold(rule, Rule::to));
         }
     }
-    for interface in machines().chain(&config.interfaces_except) {
-        nat.add("PREROUTING", Rule::new(Target::Return).input(interface));
+    for interface in machines() {
+        nat.add(PREROUTING, Rule::new(Target::Return).input(interface));
     }
-    if config.inbound != Inbound::None {
-        nat.add("PREROUTING", Rule::new(Target::Jump(INBOUND)).protocol(Protocol::Tcp));
-    }
+}
+
+/// Whether there are rules for a network's family.
+fn is_captured(config: &Config, network: &IpNet) -> bool {
+    families(config).any(|family| family == Family::of(network))
 }
 
 fn inbound(config: &Config, nat: &mut Table) {
@@ -60,24 +64,24 @@ fn inbound(config: &Config, nat: &mut Table) {
     // A tunnel is ended by Envoy itself.
     nat.add(INBOUND, to(Ports::one(config.tunnel_port), Target::Return));
     match &config.inbound {
+        _ if config.tproxy.is_some() => {}
         Inbound::None => {}
         Inbound::All { except } => {
             for ports in except {
                 nat.add(INBOUND, to(*ports, Target::Return));
             }
-            nat.add(INBOUND, Rule::new(Target::Jump(IN_REDIRECT)).protocol(Protocol::Tcp));
+            nat.add(INBOUND, Rule::jump(IN_REDIRECT).protocol(Protocol::Tcp));
         }
         Inbound::Only(list) => {
             for ports in list {
-                nat.add(INBOUND, to(*ports, Target::Jump(IN_REDIRECT)));
+                nat.add(INBOUND, to(*ports, Target::Jump(IN_REDIRECT.to_owned())));
             }
         }
     }
 }
 
-fn output(config: &Config, family: Family, nat: &mut Table) {
+fn output(config: &Config, nat: &mut Table) {
     let lo = Interface::loopback();
-    let loopback = family.loopback(config);
     let mut add = |rule| nat.add(OUTPUT, rule);
     for ports in &config.outbound_ports_except {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -85,12 +89,14 @@ fn output(config: &Config, family: Family, nat: &mut Table) {
         }
     }
     // Envoy's calls to the application must reach it and not come back to Envoy.
-    add(Rule::new(Target::Return).from(family.passthrough()).output(&lo));
+    for family in families(config) {
+        add(Rule::new(Target::Return).from(family.passthrough()).output(&lo));
+    }
 
     let uids = config.uids.iter().map(|&ids| Owner { ids, is_user: true });
     let gids = config.gids.iter().map(|&ids| Owner { ids, is_user: false });
     for owner in uids.chain(gids) {
-        proxy(config, loopback, owner, &mut add);
+        proxy(config, owner, &mut add);
     }
     match &config.groups {
         Groups::All { except } => {
@@ -103,23 +109,24 @@ fn output(config: &Config, family: Family, nat: &mut Table) {
             add(groups.iter().fold(rule, |rule, &ids| rule.when(Match::NotGroup(ids))));
         }
     }
-    if dns::is_redirected(config, family) {
-        add(Rule::new(Target::Jump(dns::CHAIN)));
+    for rule in dns::jumps(config) {
+        add(rule);
     }
     // An application that calls localhost means itself.
-    add(Rule::new(Target::Return).to(loopback));
-    for network in config.outbound_except.iter().filter(|network| family.holds(network)) {
+    for family in families(config) {
+        add(Rule::new(Target::Return).to(config.loopback(family)));
+    }
+    for network in config.outbound_except.iter().filter(|network| is_captured(config, network)) {
         add(Rule::new(Target::Return).to(*network));
     }
     for ports in &config.outbound_ports {
-        let rule = Rule::new(Target::Jump(REDIRECT)).protocol(Protocol::Tcp);
-        add(rule.when(Match::Destination(*ports)));
+        add(Rule::jump(REDIRECT).protocol(Protocol::Tcp).when(Match::Destination(*ports)));
     }
     match &config.outbound {
-        Outbound::All => add(Rule::new(Target::Jump(REDIRECT))),
+        Outbound::All => add(Rule::jump(REDIRECT)),
         Outbound::Only(networks) => {
-            for network in networks.iter().filter(|network| family.holds(network)) {
-                add(Rule::new(Target::Jump(REDIRECT)).to(*network));
+            for network in networks.iter().filter(|network| is_captured(config, network)) {
+                add(Rule::jump(REDIRECT).to(*network));
             }
         }
     }
@@ -143,7 +150,7 @@ impl Owner {
 }
 
 /// The three rules about one owner of the proxy's traffic.
-fn proxy(config: &Config, loopback: ipnet::IpNet, owner: Owner, add: &mut impl FnMut(Rule)) {
+fn proxy(config: &Config, owner: Owner, add: &mut impl FnMut(Rule)) {
     let lo = Interface::loopback();
     let has_dns = config.dns.is_some();
     // Envoy calls the pod's own address: the application called itself by the
@@ -154,8 +161,10 @@ fn proxy(config: &Config, loopback: ipnet::IpNet, owner: Owner, add: &mut impl F
     } else {
         Match::NotDestination(Ports::one(config.tunnel_port))
     };
-    let to_itself = Rule::new(Target::Jump(IN_REDIRECT)).not_to(loopback).output(&lo).protocol(Protocol::Tcp);
-    add(to_itself.when(other_ports).when(owner.is()));
+    for family in families(config) {
+        let to_itself = Rule::jump(IN_REDIRECT).not_to(config.loopback(family)).output(&lo);
+        add(to_itself.protocol(Protocol::Tcp).when(other_ports.clone()).when(owner.is()));
+    }
     // The application talks to itself directly, unless loopback addresses are
     // to be captured. With DNS, requests to a resolver on this host go on to
     // the DNS rules.

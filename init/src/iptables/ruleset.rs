@@ -1,6 +1,8 @@
 //! What is in force: the rules that `iptables-save` prints, and the part of
 //! them that is ours.
 
+use super::print::print;
+use crate::family::Family;
 use crate::plan::{PREFIX, Plan};
 
 /// Rules as text: table → chain → rules in order.
@@ -54,20 +56,20 @@ impl Ruleset {
         Self(tables)
     }
 
-    /// Renders a plan.
-    pub fn of(plan: &Plan) -> Self {
-        let tables = plan.tables.iter().map(|table| Table {
-            name: table.name.to_owned(),
-            chains: table
-                .chains
-                .iter()
-                .map(|chain| Chain {
-                    name: chain.name.to_owned(),
-                    rules: chain.rules.iter().map(ToString::to_string).collect(),
-                })
-                .collect(),
+    /// The rules that a plan has for a family.
+    pub fn of(plan: &Plan, family: Family) -> Self {
+        if !plan.has(family) {
+            return Self::default();
+        }
+        let tables = plan.tables.iter().map(|table| {
+            let chains = table.chains.iter().map(|chain| {
+                let rules = chain.rules.iter().filter(|rule| rule.is_for(family)).map(print);
+                Chain { name: chain.name.to_owned(), rules: rules.collect() }
+            });
+            let chains = chains.filter(|chain| !chain.rules.is_empty());
+            Table { name: table.name.to_owned(), chains: chains.collect() }
         });
-        Self(tables.collect())
+        Self(tables.filter(|table| !table.chains.is_empty()).collect())
     }
 
     /// The tables.

@@ -1,7 +1,7 @@
 //! From the rules in force to the wanted ones: one text for
 //! `iptables-restore --noflush`, or nothing when they are the same.
 
-use crate::state::{Chain, Ruleset};
+use super::ruleset::{Chain, Ruleset};
 
 /// The changes that lead from one set of our rules to another. Each table
 /// changes in one commit: chains are emptied and filled again in it, so there

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::process::{Child, Command, Stdio};
 
 use crate::config::Variant;
-use crate::plan::Family;
+use crate::family::Family;
 
 /// Seconds to wait for the lock that legacy iptables shares.
 const LOCK_WAIT: &str = "--wait=30";
