@@ -8,28 +8,42 @@ use anyhow::Context as _;
 use crate::config::{Action, BackEnd, Config, Variant};
 use crate::detect::{self, Choice};
 use crate::family::Family;
+use crate::iptables::apply::{Step, commit};
 use crate::iptables::change::change;
-use crate::iptables::programs::Programs;
+use crate::iptables::programs::{Lock, Programs};
 use crate::iptables::ruleset::Ruleset;
-use crate::passthrough;
 use crate::plan::Plan;
+use crate::{capability, passthrough, route};
+
+/// A run that ended badly.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing was changed, or what was changed is as before.
+    Refused(anyhow::Error),
+    /// The rules do not do what they should.
+    NotValid(String),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Refused(error)
+    }
+}
 
 /// Does what the configuration says.
 ///
 /// # Errors
 /// What could not be done; then the rules that were in force are again.
-pub fn run(config: &Config) -> anyhow::Result<()> {
+pub fn run(config: &Config) -> Result<(), Failure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     match config.action {
-        Action::Skip => {
-            tracing::info!("--skip-rule-apply: nothing is changed");
-            Ok(())
-        }
-        Action::DryRun => dry_run(config),
-        Action::Apply | Action::Cleanup => apply(config),
+        Action::Skip => tracing::info!("--skip-rule-apply: nothing is changed"),
+        Action::DryRun => dry_run(config)?,
+        Action::Apply | Action::Cleanup => apply(config)?,
     }
+    Ok(())
 }
 
 /// What should be in force.
@@ -40,26 +54,34 @@ fn wanted(config: &Config) -> Plan {
     }
 }
 
+/// Routes before the rules that need them, and away after them.
 fn apply(config: &Config) -> anyhow::Result<()> {
+    capability::check()?;
+    capability::pass_on()?;
+    let plan = wanted(config);
+    let routes = route::Change::of(&plan, route::live()?);
+    routes.add()?;
+    if let Err(error) = iptables(config, &plan, variant(config)) {
+        routes.undo();
+        return Err(error);
+    }
+    routes.remove()?;
+    Ok(())
+}
+
+fn iptables(config: &Config, plan: &Plan, variant: Option<Variant>) -> anyhow::Result<()> {
     let addresses = detect::addresses();
-    let needs_v6 = config.ipv6 && config.action == Action::Apply;
+    let needs_v6 = plan.has(Family::V6);
     let has_passthrough = addresses.iter().any(|address| *address == passthrough::ADDRESS);
     // A run with IPv6 leaves that address: without it there is nothing of ours to look for.
     let has_v6 = has_passthrough || config.action == Action::Cleanup;
-    let Choice { programs, why, v4, v6 } = detect::choose(variant(config), needs_v6, has_v6)?;
+    let lock = Lock::choose(config.cni);
+    let Choice { programs, why, v4, v6 } = detect::choose(variant, lock, needs_v6, has_v6)?;
 
-    let plan = wanted(config);
-    let mut steps = Vec::new();
-    for (family, live) in Family::ALL.into_iter().zip([v4, v6]) {
-        let wanted = Ruleset::of(&plan, family);
-        let live = live.ours(&wanted);
-        let text = match change(&live, &wanted) {
-            None if config.force => change(&Ruleset::default(), &wanted),
-            other => other,
-        };
-        steps.push(Step { family, live, wanted, text });
-    }
-    let changed = steps.iter().any(|step| step.text.is_some());
+    let live = Family::ALL.into_iter().zip([&v4, &v6]);
+    let steps: Vec<Step> =
+        live.map(|(family, live)| Step::of(family, live, Ruleset::of(plan, family), config.force)).collect();
+    let changed = steps.iter().any(|step| step.text().is_some());
     commit(programs, &steps)?;
 
     match (needs_v6, has_passthrough) {
@@ -67,7 +89,7 @@ fn apply(config: &Config) -> anyhow::Result<()> {
         (false, true) => passthrough::remove().context("removing the address ::6 from lo")?,
         _ => {}
     }
-    let variant = match programs.0 {
+    let variant = match programs.variant {
         Some(Variant::Nft) => "nft",
         Some(Variant::Legacy) => "legacy",
         None => "iptables",
@@ -78,7 +100,7 @@ fn apply(config: &Config) -> anyhow::Result<()> {
         (_, true) => "rules applied",
         (_, false) => "rules in force already, nothing changed",
     };
-    let [v4, v6] = [0, 1].map(|index| steps.get(index).map_or(0, |step| step.wanted.len()));
+    let [v4, v6] = [0, 1].map(|index| steps.get(index).map_or(0, Step::rules));
     tracing::info!(variant, why, ipv4_rules = v4, ipv6_rules = v6, "{what}");
     Ok(())
 }
@@ -90,53 +112,14 @@ fn variant(config: &Config) -> Option<Variant> {
     }
 }
 
-/// The change of one family.
-struct Step {
-    family: Family,
-    live: Ruleset,
-    wanted: Ruleset,
-    text: Option<String>,
-}
-
-/// Commits both families or neither.
-fn commit(programs: Programs, steps: &[Step]) -> anyhow::Result<()> {
-    for (index, step) in steps.iter().enumerate() {
-        let Some(text) = &step.text else { continue };
-        tracing::debug!("{} --noflush\n{text}", programs.name(step.family, "restore"));
-        let Err(error) = programs.commit(step.family, text) else { continue };
-        for done in steps.iter().take(index + 1) {
-            // Of the failed one, tables before the refused one are in force.
-            roll_back(programs, done);
-        }
-        return Err(error).with_context(|| {
-            format!("applying the {:?} rules; the rules that were there before are in force", step.family)
-        });
-    }
-    Ok(())
-}
-
-/// Brings back what was in force, from whatever is in force now.
-fn roll_back(programs: Programs, step: &Step) {
-    let result = programs.read(step.family).and_then(|reading| {
-        let live = Ruleset::parse(&reading.text()?).ours(&step.wanted);
-        match change(&live, &step.live) {
-            Some(text) => programs.commit(step.family, &text),
-            None => Ok(()),
-        }
-    });
-    if let Err(error) = result {
-        tracing::error!("rolling the {:?} rules back: {error}", step.family);
-    }
-}
-
 /// Prints what would be applied to a system without rules.
 fn dry_run(config: &Config) -> anyhow::Result<()> {
     let mut text = String::new();
     let plan = wanted(config);
     for family in Family::ALL {
         if let Some(change) = change(&Ruleset::default(), &Ruleset::of(&plan, family)) {
-            let program = Programs(variant(config)).name(family, "restore");
-            text += &format!("# {program} --noflush\n{change}");
+            let programs = Programs { variant: variant(config), lock: Lock::Shared };
+            text += &format!("# {} --noflush\n{change}", programs.name(family, "restore"));
         }
     }
     std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;

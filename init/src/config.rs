@@ -95,6 +95,28 @@ pub enum Dns {
     Servers(Vec<IpAddr>),
 }
 
+/// Characters of an interface name (the kernel's IFNAMSIZ less the end).
+const MAX_INTERFACE: usize = 15;
+
+/// Which names of interfaces are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern<'a> {
+    /// This one.
+    Whole(&'a str),
+    /// All that begin so.
+    Beginning(&'a str),
+}
+
+impl Pattern<'_> {
+    /// Whether a name is meant.
+    pub fn fits(self, name: &str) -> bool {
+        match self {
+            Self::Whole(whole) => name == whole,
+            Self::Beginning(beginning) => name.starts_with(beginning),
+        }
+    }
+}
+
 /// Name of an interface; a trailing `+` stands for any ending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface(String);
@@ -103,6 +125,28 @@ impl Interface {
     /// The loopback interface.
     pub fn loopback() -> Self {
         Self("lo".to_owned())
+    }
+
+    /// Reads a name as iptables takes it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > MAX_INTERFACE {
+            Err(format!("an interface name has 1 to {MAX_INTERFACE} characters"))
+        } else if text.contains(|c: char| c.is_whitespace() || c == '/' || c == '"' || c == '!') {
+            Err("an interface name has no blank, quote, `!` or `/`".to_owned())
+        } else {
+            Ok(Self(text.to_owned()))
+        }
+    }
+
+    /// Its name, or the beginning of it for which a trailing `+` stands.
+    pub fn pattern(&self) -> Pattern<'_> {
+        match self.0.strip_suffix('+') {
+            Some(beginning) => Pattern::Beginning(beginning),
+            None => Pattern::Whole(&self.0),
+        }
     }
 
     /// Whether it stands for every interface.

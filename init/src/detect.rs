@@ -7,7 +7,7 @@ use nix::ifaddrs::getifaddrs;
 
 use crate::config::{Facts, Variant};
 use crate::family::Family;
-use crate::iptables::programs::{Error, Programs};
+use crate::iptables::programs::{Error, Lock, Programs};
 use crate::iptables::ruleset::Ruleset;
 
 /// Gathers the facts that the configuration is read against.
@@ -50,12 +50,13 @@ pub struct Choice {
 ///
 /// # Errors
 /// No program works.
-pub fn choose(forced: Option<Variant>, needs_v6: bool, has_v6: bool) -> Result<Choice, Error> {
+pub fn choose(forced: Option<Variant>, lock: Lock, needs_v6: bool, has_v6: bool) -> Result<Choice, Error> {
+    let programs = |variant| Programs { variant, lock };
     if let Some(variant) = forced {
-        return read(Programs(Some(variant)), "as told", needs_v6, has_v6);
+        return read(programs(Some(variant)), "as told", needs_v6, has_v6);
     }
-    let legacy = Programs(Some(Variant::Legacy));
-    let nft = read(Programs(Some(Variant::Nft)), "the default", needs_v6, has_v6);
+    let legacy = programs(Some(Variant::Legacy));
+    let nft = read(programs(Some(Variant::Nft)), "the default", needs_v6, has_v6);
     if is_ours(&nft) {
         return nft.map(|choice| Choice { why: "it holds our rules", ..choice });
     }
@@ -78,7 +79,7 @@ pub fn choose(forced: Option<Variant>, needs_v6: bool, has_v6: bool) -> Result<C
     let why = if nft.is_missing() { "there is no nft variant" } else { "the nft variant does not work" };
     tracing::debug!("{nft}");
     match read(legacy, why, needs_v6, has_v6) {
-        Err(error) if error.is_missing() && nft.is_missing() => read(Programs(None), why, needs_v6, has_v6),
+        Err(error) if error.is_missing() && nft.is_missing() => read(programs(None), why, needs_v6, has_v6),
         // The first choice's failure says more than that of the stopgap.
         Err(error) if error.is_missing() => Err(nft),
         found => found,
@@ -111,7 +112,7 @@ fn read(programs: Programs, why: &'static str, needs_v6: bool, has_v6: bool) -> 
 
 /// Whether legacy tables exist in this network namespace. A kernel without
 /// them has no such file.
-fn has_legacy_tables() -> bool {
+pub fn has_legacy_tables() -> bool {
     ["/proc/self/net/ip_tables_names", "/proc/self/net/ip6_tables_names"]
         .iter()
         .any(|path| fs::read_to_string(path).is_ok_and(|names| !names.trim().is_empty()))

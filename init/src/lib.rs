@@ -8,10 +8,15 @@
 
 pub mod app;
 pub mod args;
+pub mod capability;
+pub mod command;
 pub mod config;
 pub mod detect;
 pub mod family;
 pub mod iptables;
+pub mod namespace;
 pub mod passthrough;
 pub mod plan;
+pub mod route;
 pub mod rule;
+pub mod validate;

@@ -19,8 +19,6 @@ use crate::plan::TO_ITSELF;
 
 /// Groups of one list: iptables-restore reads no longer rule (255 words).
 const MAX_GROUPS: usize = 63;
-/// Characters of an interface name (the kernel's IFNAMSIZ less the end).
-const MAX_INTERFACE: usize = 15;
 /// Defaults of TPROXY mode.
 const MARK: u32 = 1337;
 const TABLE: u32 = 133;
@@ -209,16 +207,7 @@ impl Reader<'_> {
     }
 
     fn interfaces(&mut self, flag: &'static str, list: &str) -> Vec<Interface> {
-        self.list(flag, list, |text| {
-            let text = text.trim();
-            if text.is_empty() || text.len() > MAX_INTERFACE {
-                Err(format!("an interface name has 1 to {MAX_INTERFACE} characters"))
-            } else if text.contains(|c: char| c.is_whitespace() || c == '/' || c == '"' || c == '!') {
-                Err("an interface name has no blank, quote, `!` or `/`".to_owned())
-            } else {
-                Ok(Interface(text.to_owned()))
-            }
-        })
+        self.list(flag, list, |text| Interface::parse(text.trim()))
     }
 
     fn loopback(&mut self, value: &str) -> Ipv4Net {

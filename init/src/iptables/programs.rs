@@ -3,6 +3,7 @@
 //! Nothing is ever written to find something out.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::config::Variant;
@@ -10,12 +11,19 @@ use crate::family::Family;
 
 /// Seconds to wait for the lock that legacy iptables shares.
 const LOCK_WAIT: &str = "--wait=30";
+/// The variable that names the lock's file, and its default.
+const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
+const SHARED_LOCK: &str = "/run/xtables.lock";
+/// A file that every network namespace has, even on a read-only root.
+const LOCK_OF_POD: &str = "/proc/self/ns/net";
 
 /// What went wrong with a program.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is not there.
-    #[error("{program} is not in PATH; install the package iptables, or use an image that has it")]
+    #[error(
+        "{program} is not in PATH; install the package iptables, or pass --native-nftables, which needs no program"
+    )]
     Missing {
         /// Its name.
         program: String,
@@ -54,9 +62,33 @@ impl Error {
     }
 }
 
+/// Whom legacy iptables must wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// Everybody who uses iptables on this file system.
+    Shared,
+    /// Those who work on the same network namespace.
+    OfPod,
+}
+
+impl Lock {
+    /// The shared lock, where its file can be written. A CNI plugin must not
+    /// wait for the pods of a whole node.
+    pub fn choose(is_cni: bool) -> Self {
+        let can_write = |path: &str| nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok();
+        let is_usable = can_write(SHARED_LOCK) || (!Path::new(SHARED_LOCK).exists() && can_write("/run"));
+        if is_cni || !is_usable { Self::OfPod } else { Self::Shared }
+    }
+}
+
 /// The programs of one variant; `None` is whatever `iptables` stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Programs(pub Option<Variant>);
+pub struct Programs {
+    /// The variant.
+    pub variant: Option<Variant>,
+    /// Its lock.
+    pub lock: Lock,
+}
 
 impl Programs {
     /// Name of a program, for example `ip6tables-nft-save`.
@@ -65,7 +97,7 @@ impl Programs {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
         };
-        match self.0 {
+        match self.variant {
             None => format!("{base}-{action}"),
             Some(Variant::Nft) => format!("{base}-nft-{action}"),
             Some(Variant::Legacy) => format!("{base}-legacy-{action}"),
@@ -90,8 +122,11 @@ impl Programs {
         let program = self.name(family, "restore");
         let mut command = Command::new(&program);
         command.arg("--noflush");
-        if self.0 == Some(Variant::Legacy) {
+        if self.variant != Some(Variant::Nft) {
             command.arg(LOCK_WAIT);
+            if self.lock == Lock::OfPod {
+                command.env(LOCK_VARIABLE, LOCK_OF_POD);
+            }
         }
         let mut child = spawn(command, &program, Stdio::piped())?;
         // A program that ends early says why; the broken pipe says nothing.
@@ -154,8 +189,6 @@ fn hint(message: &str) -> &'static str {
     if is_forbidden {
         " (the container needs the capability NET_ADMIN, and NET_RAW for legacy iptables: \
          securityContext.capabilities.add)"
-    } else if message.contains("no chain/target/match") || message.contains("does not exist") {
-        " (a module of the kernel is missing; on the node: modprobe xt_owner xt_REDIRECT xt_multiport xt_CT nf_nat)"
     } else if message.contains("can't initialize") || message.contains("not supported") {
         " (the kernel lacks this packet filter; on the node: modprobe nf_tables nf_nat, or ip_tables iptable_nat)"
     } else {

@@ -1,9 +1,12 @@
 //! What is in force: the rules that `iptables-save` prints, and the part of
 //! them that is ours.
 
+use super::parse::parse;
 use super::print::print;
+use crate::config::Interface;
 use crate::family::Family;
-use crate::plan::{PREFIX, Plan};
+use crate::plan::{PREFIX, Plan, TO_ITSELF};
+use crate::rule::{Match, Protocol, Rule, Target};
 
 /// Rules as text: table → chain → rules in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +111,8 @@ impl Ruleset {
                     return Some(chain.clone());
                 }
                 let wanted = wanted.chain(&table.name, &chain.name).map_or(&[][..], |chain| &chain.rules);
-                let rules = our_rules(&chain.rules, wanted);
+                let mark = if table.name == "mangle" { marks_ours } else { |_: &str| false };
+                let rules = our_rules(&chain.rules, wanted, mark);
                 (!rules.is_empty()).then(|| Chain { name: chain.name.clone(), rules })
             });
             let chains: Vec<Chain> = chains.collect();
@@ -118,11 +122,11 @@ impl Ruleset {
     }
 }
 
-/// Our rules of a chain that is not ours: jumps into our chains, and the
-/// exclusions of interfaces next to them.
-fn our_rules(rules: &[String], wanted: &[String]) -> Vec<String> {
+/// Our rules of a chain that is not ours: jumps into our chains, those of
+/// TPROXY, and the exclusions of interfaces next to them.
+fn our_rules(rules: &[String], wanted: &[String], is_tproxy: impl Fn(&str) -> bool) -> Vec<String> {
     let mut ours: Vec<bool> =
-        rules.iter().map(|rule| jump(rule).is_some() || wanted.contains(rule)).collect();
+        rules.iter().map(|rule| jump(rule).is_some() || wanted.contains(rule) || is_tproxy(rule)).collect();
     // Exclusions stand before a jump; those of virtual machines (`-k`) behind
     // the jump to the redirection.
     for index in (1..rules.len()).rev() {
@@ -140,6 +144,28 @@ fn our_rules(rules: &[String], wanted: &[String]) -> Vec<String> {
 fn jump(rule: &str) -> Option<&str> {
     let (_, target) = rule.rsplit_once("-j ")?;
     target.split_ascii_whitespace().next()?.strip_prefix(PREFIX)
+}
+
+/// Whether it is one of the rules that TPROXY has in the kernel's own chains
+/// of `mangle`, whatever its mark: they jump nowhere, but nobody else writes
+/// rules of just this form.
+fn marks_ours(rule: &str) -> bool {
+    // The family only says whose addresses may stand in it.
+    let Ok(rule) = parse(rule, Family::V4) else { return false };
+    let lo = Interface::loopback();
+    let Rule { family: _, source: None, input: None, protocol: Some(Protocol::Tcp), .. } = rule else {
+        return false;
+    };
+    match (&rule.target, &rule.matches[..]) {
+        (Target::SaveMark, [Match::Mark(_)]) | (Target::RestoreMark, [Match::ConnectionMark(_)]) => {
+            rule.output.is_none() && rule.destination.is_none()
+        }
+        (Target::Return, [Match::Mark(_)]) => rule.output == Some(lo) && rule.destination.is_none(),
+        (Target::SetMark(TO_ITSELF), [Match::User(_) | Match::Group(_)]) => {
+            rule.output == Some(lo) && rule.destination.is_some()
+        }
+        _ => false,
+    }
 }
 
 /// `-i IF -j RETURN` or `-o IF -j RETURN`.
