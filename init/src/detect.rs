@@ -4,6 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 
 use crate::config::{Facts, Variant};
 use crate::family::Family;
@@ -25,12 +26,20 @@ pub fn facts() -> Facts {
 /// Addresses of all interfaces in the kernel's order: IPv4 before IPv6.
 pub fn addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return Vec::new() };
-    let addresses = interfaces.filter_map(|interface| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-    });
+    let addresses = interfaces.filter_map(|interface| ip(&interface.address?));
     addresses.collect()
+}
+
+/// The interface that has an address.
+pub fn interface_of(address: IpAddr) -> Option<String> {
+    let mut interfaces = getifaddrs().ok()?;
+    let has = |storage: Option<SockaddrStorage>| storage.as_ref().and_then(ip) == Some(address);
+    interfaces.find(|interface| has(interface.address)).map(|interface| interface.interface_name)
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
 /// The programs to use, why, and the IPv4 rules in force.

@@ -5,7 +5,7 @@
 //! was given: a rule for a mark that leads to a table with nothing but
 //! `local default dev lo`.
 
-use std::io;
+use std::{fmt, io};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -134,6 +134,23 @@ impl Change {
                 let message = RouteNetlinkMessage::DelRoute(default_route(*family, route.table)?);
                 request(message, 0, || format!("removing the route of table {}", route.table))?;
             }
+        }
+        Ok(())
+    }
+}
+
+/// In the words of iproute2.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ip = |family: &Family| if *family == Family::V4 { "ip" } else { "ip -6" };
+        for (family, table) in &self.add_routes {
+            writeln!(f, "{} route add local default dev lo table {table}", ip(family))?;
+        }
+        for (family, Route { mark, table }) in &self.add_rules {
+            writeln!(f, "{} rule add fwmark {mark:#x} lookup {table}", ip(family))?;
+        }
+        for Live { family, route: Route { mark, table }, .. } in &self.remove {
+            writeln!(f, "{} rule delete fwmark {mark:#x} lookup {table}", ip(family))?;
         }
         Ok(())
     }

@@ -184,6 +184,20 @@ impl Rule {
         self
     }
 
+    /// Whether the next rule is asked after it, in the end.
+    pub fn goes_on(&self) -> bool {
+        match self.target {
+            Target::Return | Target::Accept | Target::Drop | Target::Redirect(_) | Target::Tproxy { .. } => {
+                false
+            }
+            Target::Jump(_)
+            | Target::Zone(_)
+            | Target::SetMark(_)
+            | Target::SaveMark
+            | Target::RestoreMark => true,
+        }
+    }
+
     /// Whether it is for packets of this family.
     pub fn is_for(&self, family: Family) -> bool {
         self.family.is_none_or(|only| only == family)

@@ -1,5 +1,8 @@
 //! istio-init against the kernel, in network namespaces (root).
 
+#[path = "netns/validation.rs"]
+mod validation;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -44,11 +47,13 @@ fn main() -> ExitCode {
     let told = |result: anyhow::Result<()>| result.map_err(|error| format!("{error:#}").into());
     let mut trials: Vec<Trial> = CASES
         .iter()
+        .chain(validation::CASES)
         .map(|(name, case)| Trial::test(*name, move || told(case())).with_ignored_flag(!is_possible))
         .collect();
     for case in recorded {
         let name = format!("recorded/{}", case.name);
-        let trial = Trial::test(name, move || told(program().and_then(|program| case.compare(&program))));
+        let trial =
+            Trial::test(name, move || told(program().and_then(|program| case.compare(&program).map(drop))));
         trials.push(trial.with_ignored_flag(!is_possible));
     }
     libtest_mimic::run(&args, trials).exit_code()
@@ -214,7 +219,7 @@ fn roll_back() -> anyhow::Result<()> {
 
 fn back_end() -> anyhow::Result<()> {
     let said = apply(&machine()?, DEFAULT)?;
-    ensure!(said.contains("variant=nft"), "{said}");
+    ensure!(said.contains("back_end=iptables-nft"), "{said}");
     let machine = machine()?;
     ensure!(text(&machine, "cat", &["/proc/self/net/ip_tables_names"])?.is_empty());
     apply(&machine, DEFAULT)?;
@@ -224,7 +229,7 @@ fn back_end() -> anyhow::Result<()> {
 
     apply(&machine, &[DEFAULT, &["--force-iptables-binary", "legacy"]].concat())?;
     let said = apply(&machine, DEFAULT)?;
-    ensure!(said.contains("variant=legacy") && said.contains("nothing changed"), "{said}");
+    ensure!(said.contains("back_end=iptables-legacy") && said.contains("nothing changed"), "{said}");
     Ok(())
 }
 

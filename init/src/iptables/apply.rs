@@ -1,6 +1,6 @@
 //! Both families from the rules in force to the wanted ones, or neither.
 
-use super::change::change;
+use super::change::{change, rewrite};
 use super::programs::{self, Programs};
 use super::ruleset::Ruleset;
 use crate::family::Family;
@@ -27,11 +27,13 @@ impl Step {
     /// wanted ones; with `force` they are written in any case.
     pub fn of(family: Family, live: &Ruleset, wanted: Ruleset, force: bool) -> Self {
         let live = live.ours(&wanted);
-        let text = match change(&live, &wanted) {
-            None if force => change(&Ruleset::default(), &wanted),
-            other => other,
-        };
+        let text = if force { rewrite(&live, &wanted) } else { change(&live, &wanted) };
         Self { family, live, wanted, text }
+    }
+
+    /// The family.
+    pub fn family(&self) -> Family {
+        self.family
     }
 
     /// Number of rules that are wanted.

@@ -7,14 +7,23 @@ use super::ruleset::{Chain, Ruleset};
 /// changes in one commit: chains are emptied and filled again in it, so there
 /// is no moment without rules.
 pub fn change(live: &Ruleset, wanted: &Ruleset) -> Option<String> {
+    write(live, wanted, false)
+}
+
+/// As `change`, but rules that are in force already are written again.
+pub fn rewrite(live: &Ruleset, wanted: &Ruleset) -> Option<String> {
+    write(live, wanted, true)
+}
+
+fn write(live: &Ruleset, wanted: &Ruleset, again: bool) -> Option<String> {
     let mut text = String::new();
     let stale =
         live.tables().iter().filter(|table| wanted.tables().iter().all(|other| other.name != table.name));
     let names = wanted.tables().iter().chain(stale).map(|table| table.name.as_str());
     for name in names {
         let (live, wanted) = (chains(live, name), chains(wanted, name));
-        if !is_same(live, wanted) {
-            commit(&mut text, name, live, wanted);
+        if again || !is_same(live, wanted) {
+            commit(&mut text, name, live, wanted, again);
         }
     }
     (!text.is_empty()).then_some(text)
@@ -33,7 +42,8 @@ fn is_same(live: &[Chain], wanted: &[Chain]) -> bool {
     live.len() == wanted.len() && wanted.iter().all(|chain| find(live, &chain.name) == Some(chain))
 }
 
-fn commit(text: &mut String, table: &str, live: &[Chain], wanted: &[Chain]) {
+fn commit(text: &mut String, table: &str, live: &[Chain], wanted: &[Chain], again: bool) {
+    let stays = |chain: &Chain, others: &[Chain]| !again && find(others, &chain.name) == Some(chain);
     let stale = || live.iter().filter(|chain| chain.is_ours() && find(wanted, &chain.name).is_none());
     let mut line = |parts: [&str; 3]| {
         text.extend(parts);
@@ -44,12 +54,12 @@ fn commit(text: &mut String, table: &str, live: &[Chain], wanted: &[Chain]) {
         // Creates the chain or empties it.
         line([":", &chain.name, " - [0:0]"]);
     }
-    for chain in live.iter().filter(|chain| !chain.is_ours() && find(wanted, &chain.name) != Some(chain)) {
+    for chain in live.iter().filter(|chain| !chain.is_ours() && !stays(chain, wanted)) {
         for rule in &chain.rules {
             line(["-D ", &format!("{} ", chain.name), rule]);
         }
     }
-    for chain in wanted.iter().filter(|chain| chain.is_ours() || find(live, &chain.name) != Some(chain)) {
+    for chain in wanted.iter().filter(|chain| chain.is_ours() || !stays(chain, live)) {
         for rule in &chain.rules {
             line(["-A ", &format!("{} ", chain.name), rule]);
         }
@@ -75,6 +85,14 @@ mod tests {
     fn nothing_to_do_is_nothing() {
         assert_eq!(change(&rules(OLD), &rules(OLD)), None);
         assert_eq!(change(&Ruleset::default(), &Ruleset::default()), None);
+    }
+
+    #[test]
+    fn what_is_written_again_is_there_once() {
+        assert_eq!(
+            rewrite(&rules(NEW), &rules(NEW)).unwrap(),
+            "*nat\n:ISTIO_A - [0:0]\n-D OUTPUT -j ISTIO_A\n-A OUTPUT -j ISTIO_A\n-A ISTIO_A -j DROP\nCOMMIT\n"
+        );
     }
 
     #[test]
