@@ -62,13 +62,13 @@ impl Builder {
         }
     }
 
-    /// Takes an update; `false` when it changes no object.
+    /// Takes an update; `false` when it changes nothing that an object says.
     fn take(&mut self, update: Update) -> bool {
         let mut changed = false;
         for key in &update.delete {
             changed |= self.store.delete(key);
         }
-        for object in update.apply {
+        for object in update.apply.into_iter().chain(update.moved) {
             changed |= self.store.apply(object);
         }
         changed
@@ -99,12 +99,16 @@ pub async fn run(
             update = updates.recv() => {
                 let Some(mut update) = update else { return };
                 to.problems.send_replace(std::mem::take(&mut update.problems).into());
+                let has_moved = !update.moved.is_empty();
                 let changed = builder.take(update);
                 if builder.serial == 0 {
                     to.publish(&mut builder);
                 } else if changed {
                     debounce.changed();
                 } else {
+                    if has_moved {
+                        to.replace(&builder);
+                    }
                     to.count(&to.world.borrow());
                 }
             }
@@ -125,6 +129,16 @@ impl Publisher {
         self.world.send_replace(Arc::new(world));
     }
 
+    /// Publishes the same configuration with other positions, which concerns
+    /// debug pages and messages, and no proxy: nobody is woken.
+    fn replace(&self, builder: &Builder) {
+        let world = World { version: self.world.borrow().version.clone(), ..builder.build() };
+        self.world.send_if_modified(|now| {
+            *now = Arc::new(world);
+            false
+        });
+    }
+
     fn count(&self, world: &World) {
         let count = errors(&self.problems.borrow()) + errors(&world.snapshot.problems);
         self.metrics.rejected_configs.set(count);
@@ -134,4 +148,31 @@ impl Publisher {
 fn errors(problems: &[Problem]) -> i64 {
     let count = problems.iter().filter(|problem| problem.severity == config::Severity::Error).count();
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use config::yaml;
+
+    use super::*;
+
+    #[test]
+    fn objects_that_moved_wake_nobody() {
+        let (world, mut seen) = watch::channel(Arc::new(Builder::new(MeshConfig::default(), "c").build()));
+        let (problems, _) = watch::channel(Problems::default());
+        let to = Publisher { world, problems, metrics: Arc::default() };
+        let mut builder = Builder::new(MeshConfig::default(), "c");
+        let text = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n";
+        let objects = |text: &str| yaml::read("a.yaml", text).objects.into_iter().map(Arc::new).collect();
+        assert!(builder.take(Update { apply: objects(text), ..Update::default() }));
+        to.publish(&mut builder);
+        let version = seen.borrow_and_update().version.clone();
+        let moved = Update { moved: objects(&format!("# comment\n{text}")), ..Update::default() };
+        assert!(!builder.take(moved));
+        to.replace(&builder);
+        assert!(!seen.has_changed().unwrap());
+        let position = seen.borrow().store.objects().next().unwrap().position.to_string();
+        assert_eq!(position, "a.yaml:2");
+        assert_eq!(seen.borrow().version, version);
+    }
 }

@@ -2,7 +2,10 @@
 //! the look-up by `apiVersion` and `kind`, and typed access to the store.
 
 mod destination_rule;
+mod endpoint_slice;
+mod foreign;
 mod peer_authentication;
+mod service;
 mod virtual_service;
 mod workload_entry;
 
@@ -14,7 +17,8 @@ use serde_json::Value;
 
 use crate::kube::{EndpointSlice, Namespace, Node, Pod, Service, ServiceAccount};
 use crate::validate::Checker;
-use crate::yaml::{self, ReadError};
+use crate::yaml::content::{self, ReadError};
+pub(crate) use foreign::Found;
 
 /// A type that is the content of a kind of object.
 pub trait SpecKind: Sized {
@@ -25,16 +29,29 @@ pub trait SpecKind: Sized {
     fn of(spec: &Spec) -> Option<&Self>;
 }
 
-/// Where in an object its content stands.
-enum Content {
-    /// In `spec`.
-    Spec,
-    /// In the object itself, beside `metadata`.
-    Whole,
+/// How an object of a kind is written.
+struct Shape {
+    /// Whether its content is in `spec`, and not in the object itself.
+    is_in_spec: bool,
+    /// Fields beside `apiVersion`, `kind` and `metadata`.
+    fields: &'static [&'static str],
+    /// Fields inside that exist and that the mesh does not use; `None` when
+    /// they are too many to be told from those that do not exist.
+    unused: Option<&'static [&'static str]>,
+}
+
+impl Shape {
+    const fn spec(unused: &'static [&'static str]) -> Self {
+        Self { is_in_spec: true, fields: &["spec", "status"], unused: Some(unused) }
+    }
+
+    const fn whole(fields: &'static [&'static str], unused: Option<&'static [&'static str]>) -> Self {
+        Self { is_in_spec: false, fields, unused }
+    }
 }
 
 macro_rules! kinds {
-    ($($kind:ident $group:literal [$($version:literal),+] $plural:literal $namespaced:literal $content:ident $check:expr;)*) => {
+    ($($kind:ident $group:literal [$($version:literal),+] $plural:literal $namespaced:literal $shape:expr => $check:expr;)*) => {
         /// A kind of object that the mesh knows.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind {
@@ -87,12 +104,18 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $namespaced,)* }
             }
 
+            fn shape(self) -> &'static Shape {
+                match self { $(Self::$kind => { const SHAPE: &Shape = &$shape; SHAPE })* }
+            }
+
             /// Reads the content of an object; unknown fields are told to `unknown`.
             pub(crate) fn read(self, object: &Value, unknown: &mut Vec<String>) -> Result<Spec, ReadError> {
+                let in_spec = self.is_in_spec();
                 match self {
-                    $(Self::$kind => match Content::$content {
-                        Content::Spec => yaml::field::<$kind>(object, "spec", unknown),
-                        Content::Whole => yaml::whole::<$kind>(object),
+                    $(Self::$kind => if in_spec {
+                        content::field::<$kind>(object, "spec", unknown)
+                    } else {
+                        content::whole::<$kind>(object, unknown)
                     }.map(|content| Spec::$kind(Box::new(content))),)*
                 }
             }
@@ -121,39 +144,42 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Service "" ["v1"] "services" true Spec |_, _| {};
-    EndpointSlice "discovery.k8s.io" ["v1"] "endpointslices" true Whole |_, _| {};
-    Pod "" ["v1"] "pods" true Whole |_, _| {};
-    Node "" ["v1"] "nodes" false Whole |_, _| {};
-    Namespace "" ["v1"] "namespaces" false Whole |_, _| {};
-    ServiceAccount "" ["v1"] "serviceaccounts" true Whole |_, _| {};
-    WorkloadEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "workloadentries" true Spec workload_entry::check;
-    VirtualService "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "virtualservices" true Spec virtual_service::check;
-    DestinationRule "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "destinationrules" true Spec destination_rule::check;
-    PeerAuthentication "security.istio.io" ["v1", "v1beta1"] "peerauthentications" true Spec peer_authentication::check;
+    Service "" ["v1"] "services" true Shape::spec(service::UNUSED) => service::check;
+    EndpointSlice "discovery.k8s.io" ["v1"] "endpointslices" true Shape::whole(&["addressType", "endpoints", "ports"], Some(endpoint_slice::UNUSED)) => endpoint_slice::check;
+    Pod "" ["v1"] "pods" true Shape::whole(&["spec", "status"], None) => |_, _| {};
+    Node "" ["v1"] "nodes" false Shape::whole(&["spec", "status"], None) => |_, _| {};
+    Namespace "" ["v1"] "namespaces" false Shape::whole(&["spec", "status"], None) => |_, _| {};
+    ServiceAccount "" ["v1"] "serviceaccounts" true Shape::whole(&["secrets", "imagePullSecrets", "automountServiceAccountToken"], None) => |_, _| {};
+    WorkloadEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "workloadentries" true Shape::spec(&[]) => workload_entry::check;
+    VirtualService "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "virtualservices" true Shape::spec(&[]) => virtual_service::check;
+    DestinationRule "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "destinationrules" true Shape::spec(&[]) => destination_rule::check;
+    PeerAuthentication "security.istio.io" ["v1", "v1beta1"] "peerauthentications" true Shape::spec(&[]) => peer_authentication::check;
 }
 
 impl Kind {
-    /// The kind that `apiVersion` and `kind` name. `Ok(None)`: a kind that the
-    /// mesh does not use.
-    ///
-    /// # Errors
-    /// When the kind exists, but not in that version; with the versions that do.
-    pub fn find(api_version: &str, kind: &str) -> Result<Option<Self>, String> {
-        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-        let Some(found) =
-            Self::ALL.iter().copied().find(|known| known.as_str() == kind && known.group() == group)
-        else {
-            return Ok(None);
-        };
-        if found.versions().contains(&version) {
-            return Ok(Some(found));
-        }
-        let full = |version: &&str| {
-            if group.is_empty() { (*version).to_owned() } else { format!("{group}/{version}") }
-        };
-        let known: Vec<String> = found.versions().iter().map(full).collect();
-        Err(format!("{api_version:?} is no version of {kind}: use {}", known.join(" or ")))
+    /// Whether it is one of Istio's own.
+    #[must_use]
+    pub fn is_istio(self) -> bool {
+        self.group().ends_with(".istio.io")
+    }
+
+    /// Whether its content is in `spec`.
+    pub(crate) fn is_in_spec(self) -> bool {
+        self.shape().is_in_spec
+    }
+
+    /// Fields of the object beside `apiVersion`, `kind` and `metadata`.
+    pub(crate) fn fields(self) -> &'static [&'static str] {
+        self.shape().fields
+    }
+
+    /// Whether a field inside, which the mesh does not read, does not exist.
+    pub(crate) fn is_told_when_unknown(self, field: &str) -> bool {
+        let shape = self.shape();
+        // Those of the object itself are told by themselves.
+        let is_inside = shape.is_in_spec || field.contains(['.', '[']) && !field.starts_with("metadata.");
+        let name = field.rsplit('.').next().unwrap_or(field);
+        is_inside && shape.unused.is_some_and(|unused| !unused.contains(&name))
     }
 }
 
@@ -162,3 +188,6 @@ impl fmt::Display for Kind {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,7 +60,7 @@ pub struct OwnerReference {
 }
 
 /// Where something was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The file, as the user knows it.
     pub file: Arc<str>,

@@ -14,7 +14,7 @@ pub enum Severity {
 }
 
 /// Something that a user should mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,

@@ -15,15 +15,18 @@ pub struct Store {
 }
 
 impl Store {
-    /// Sets an object; `false` when it was there already just like this.
+    /// Sets an object; `false` when one that says the same was there already,
+    /// of which only the position becomes another one.
     pub fn apply(&mut self, object: Arc<Object>) -> bool {
         let id = (object.key.namespace.clone(), object.key.name.clone());
         let objects = self.kinds.entry(object.key.kind).or_default();
-        if objects.get(&id).is_some_and(|old| old.meta == object.meta && old.spec == object.spec) {
+        let old = objects.get(&id);
+        if old.is_some_and(|old| **old == *object) {
             return false;
         }
+        let is_new = old.is_none_or(|old| old.meta != object.meta || old.spec != object.spec);
         Arc::make_mut(objects).insert(id, object);
-        true
+        is_new
     }
 
     /// Removes an object; `false` when it was not there.

@@ -1,7 +1,8 @@
 //! Rules that kinds share, and the list that findings are gathered in.
 
+mod re2;
+
 use proto::wkt::Duration;
-use regex::RegexBuilder;
 
 use crate::Severity;
 
@@ -55,6 +56,55 @@ impl Checker {
         }
     }
 
+    /// A field that exists and has no effect yet.
+    pub fn not_yet(&mut self, field: &str, is_set: bool) {
+        if is_set {
+            self.warn(field, "is not supported yet and has no effect");
+        }
+    }
+
+    /// A percentage, of which Envoy takes four decimals.
+    pub fn percentage(&mut self, field: &str, percent: Option<f64>) {
+        if let Some(percent) = percent
+            && percent != 0.0
+            && !(0.0001..=100.0).contains(&percent)
+        {
+            self.error(field, format!("{percent} is not a percentage: expected 0, or 0.0001 to 100"));
+        }
+    }
+
+    /// The name of a subset, which becomes a part of names of clusters.
+    pub fn subset(&mut self, field: &str, name: &str) {
+        if !is_dns_label(&name.to_ascii_lowercase()) {
+            let expected = "expected letters, digits and hyphens, such as v1";
+            self.error(field, format!("{name:?} is not the name of a subset: {expected}"));
+        }
+    }
+
+    /// Namespaces that an object is for.
+    pub fn export_to(&mut self, namespaces: &[String]) {
+        for (index, name) in namespaces.iter().enumerate() {
+            if name == "~" {
+                self.error(
+                    format!("exportTo[{index}]"),
+                    "\"~\" exports to nobody: remove the object instead",
+                );
+            } else if name == "*" && namespaces.len() > 1 {
+                self.error(format!("exportTo[{index}]"), "\"*\" exports to all: remove the other namespaces");
+            } else if ![".", "*"].contains(&name.as_str()) && !is_dns_label(name) {
+                let message = format!("{name:?} is not a namespace: expected a name, \".\" or \"*\"");
+                self.error(format!("exportTo[{index}]"), message);
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub fn one_of(&mut self, field: &str, word: &str, known: &[&str]) {
+        if !known.contains(&word) {
+            self.error(field, format!("{word:?} is unknown: expected {}", known.join(", ")));
+        }
+    }
+
     /// A length of time of at least a millisecond, in whole milliseconds.
     pub fn duration(&mut self, field: &str, duration: Option<&Duration>) {
         let Some(duration) = duration else { return };
@@ -97,11 +147,8 @@ impl Checker {
 
     /// A regular expression of the syntax that Envoy uses (RE2).
     pub fn regex(&mut self, field: &str, pattern: &str) {
-        // Compiling is bounded: a pattern may come from anybody who may write objects.
-        if let Err(error) = RegexBuilder::new(pattern).size_limit(1 << 20).build() {
-            let why = error.to_string();
-            let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            self.error(field, format!("{pattern:?} is not a regular expression: {why}"));
+        if let Err(why) = re2::check(pattern) {
+            self.error(field, format!("{pattern:?} is not a regular expression of RE2: {why}"));
         }
     }
 
@@ -122,6 +169,53 @@ impl Checker {
             self.error(field, format!("{value:?} is not a label value"));
         }
     }
+}
+
+/// gRPC status codes by number (`google.rpc.Code`).
+pub const GRPC_CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// A label of a DNS name in lower case, as names of services and namespaces are.
+#[must_use]
+pub fn is_dns_label(text: &str) -> bool {
+    let is_edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    text.len() <= 63
+        && is_edge(text.bytes().next())
+        && is_edge(text.bytes().last())
+        && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
+/// Labels with dots between them, as names of most objects are.
+#[must_use]
+pub fn is_dns_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
+}
+
+/// The known word that may have been meant.
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |known: &str| strsim::osa_distance(&word.to_lowercase(), &known.to_lowercase());
+    known
+        .map(|known| (distance(known), known))
+        .filter(|(distance, known)| *distance <= 1 + known.len() / 8)
+        .min()
+        .map(|(_, known)| known)
 }
 
 #[cfg(test)]

@@ -4,14 +4,19 @@
 //! cannot be used does not keep the others of its file from being read; what to
 //! do about it is the caller's decision.
 
+pub(crate) mod content;
+mod tree;
+
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::validate::Checker;
+use crate::kind::Found;
+use crate::validate::{Checker, is_dns_label, is_dns_subdomain, nearest};
 use crate::{Key, Kind, Meta, Object, Position, Problem, Severity};
+use content::ReadError;
+use tree::{Lines, Located};
 
 /// Largest file that is read.
 pub const MAX_FILE: usize = 32 * 1024 * 1024;
@@ -34,68 +39,13 @@ impl Contents {
     }
 }
 
-/// Why the content of an object cannot be read.
-#[derive(Debug)]
-pub(crate) struct ReadError {
-    field: String,
-    message: String,
-}
-
-/// Reads one field of an object; a missing field is an empty one.
-pub(crate) fn field<T: DeserializeOwned>(
-    object: &Value,
-    name: &str,
-    unknown: &mut Vec<String>,
-) -> Result<T, ReadError> {
-    let empty = Value::Object(serde_json::Map::new());
-    let content = object.get(name).filter(|content| !content.is_null()).unwrap_or(&empty);
-    let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(content, &mut track);
-    let result =
-        serde_ignored::deserialize(tracked, |path| unknown.push(format!("{name}{}", bracketed(&path))));
-    result.map_err(|error: serde_json::Error| ReadError {
-        field: join(name, &track.path().to_string()),
-        message: error.to_string(),
-    })
-}
-
-/// Reads the object as a whole.
-pub(crate) fn whole<T: DeserializeOwned>(object: &Value) -> Result<T, ReadError> {
-    serde_path_to_error::deserialize(object).map_err(
-        |error: serde_path_to_error::Error<serde_json::Error>| ReadError {
-            field: join("", &error.path().to_string()),
-            message: error.inner().to_string(),
-        },
-    )
-}
-
-/// `http.0.timeout` as people write it: `.http[0].timeout`.
-fn bracketed(path: &serde_ignored::Path<'_>) -> String {
-    let parts = path.to_string();
-    let part = |part: &str| match part.parse::<usize>() {
-        Ok(index) => format!("[{index}]"),
-        // An optional field adds a question mark of its own.
-        Err(_) if part == "?" => String::new(),
-        Err(_) => format!(".{part}"),
-    };
-    parts.split('.').map(part).collect()
-}
-
-fn join(name: &str, path: &str) -> String {
-    match (name, path) {
-        (_, "." | "") => name.to_owned(),
-        ("", path) => path.to_owned(),
-        (name, path) => format!("{name}.{path}"),
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Header {
     api_version: Option<String>,
     kind: Option<String>,
     #[serde(default)]
-    metadata: Option<Meta>,
+    metadata: Meta,
 }
 
 /// Reads a file's text; `file` is its name in problems.
@@ -103,15 +53,12 @@ struct Header {
 pub fn read(file: &str, text: &str) -> Contents {
     let mut reader = Reader { file: file.into(), contents: Contents::default() };
     if text.len() > MAX_FILE {
-        reader.error(
-            0,
-            None,
-            "",
-            format!("the file has {} bytes, more than the {MAX_FILE} allowed", text.len()),
-        );
+        let message = format!("the file has {} bytes, more than the {MAX_FILE} allowed", text.len());
+        reader.error(0, None, "", message);
         return reader.contents;
     }
-    for (count, (line, document)) in documents(text).enumerate() {
+    // Windows editors begin a file with a mark that says how it is encoded.
+    for (count, (line, document)) in documents(text.trim_start_matches('\u{feff}')).enumerate() {
         if count == MAX_DOCUMENTS {
             reader.error(line, None, "", format!("more than {MAX_DOCUMENTS} documents in one file"));
             break;
@@ -126,29 +73,40 @@ fn documents(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut start = 0;
     let mut first_line = 0;
     let mut offset = 0;
-    let mut line_number = 0;
     let mut parts = Vec::new();
-    for line in text.split_inclusive('\n') {
-        let end = offset + line.len();
-        line_number += 1;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
         let mark = line.trim_end();
-        if mark == "---" || mark.starts_with("--- ") {
+        if mark == "---" || mark.starts_with("--- ") || mark == "..." {
             parts.push((first_line, &text[start..offset]));
             // What follows the mark on its line belongs to the document.
             start = offset + 3;
-            first_line = line_number - 1;
+            first_line = number;
         }
-        offset = end;
+        offset += line.len();
     }
     parts.push((first_line, &text[start..]));
-    parts.into_iter().filter(|(_, part)| {
-        part.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
-    })
+    // Directives (`%YAML 1.2`) stand before the mark, and say nothing that matters here.
+    let is_content = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with(['#', '%']);
+    parts.into_iter().filter(move |(_, part)| part.lines().any(is_content))
 }
 
 struct Reader {
     file: Arc<str>,
     contents: Contents,
+}
+
+/// Where an object stands.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// Lines of the file before the document.
+    before: usize,
+    lines: &'a Lines,
+}
+
+impl Place<'_> {
+    fn line(self, field: &str) -> usize {
+        self.before + self.lines.of(field)
+    }
 }
 
 impl Reader {
@@ -169,176 +127,205 @@ impl Reader {
     }
 
     fn document(&mut self, before: usize, text: &str) {
-        let value: Value = match serde_saphyr::from_str(text) {
-            Ok(value) => value,
+        match tree::read(text) {
+            Ok(Located { value, lines }) => self.object(Place { before, lines: &lines }, value),
             Err(error) => {
                 let line = error.location().map_or(0, |location| before + location.line() as usize);
-                let message = error.without_snippet().to_string();
-                return self.error(line, None, "", format!("not YAML: {}", first_line(&message)));
+                self.error(line, None, "", format!("not YAML: {}", reason(&error.to_string())));
             }
-        };
-        self.object(before, text, &value);
+        }
     }
 
-    fn object(&mut self, before: usize, text: &str, value: &Value) {
-        let start = before + 1 + text.lines().take_while(|line| is_blank(line)).count();
-        let find = |field: &str| line_of(text, field).map_or(start, |line| before + line);
+    fn object(&mut self, place: Place<'_>, mut value: Value) {
+        let start = place.line("");
         if value.is_null() {
             return;
         }
-        if value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List")) {
-            for item in value.get("items").and_then(Value::as_array).into_iter().flatten() {
-                self.object(before, text, item);
-            }
-            return;
+        if !value.is_object() {
+            return self.error(start, None, "", "is no object: expected apiVersion, kind and so on".into());
         }
-        let header: Header = match whole(value) {
+        let word = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (api_version, kind) = (word("apiVersion"), word("kind"));
+        if let Some(of) = kind.strip_suffix("List") {
+            match value.get_mut("items").map(Value::take) {
+                Some(Value::Array(items)) => return self.list(place, &api_version, of, items),
+                _ if of.is_empty() => {
+                    return self.error(start, None, "items", "is missing: a List has items".into());
+                }
+                _ => {}
+            }
+        }
+        drop_nulls(&mut value);
+        let header: Header = match content::whole(&value, &mut Vec::new()) {
             Ok(header) => header,
-            Err(ReadError { field, message }) => return self.error(find(&field), None, &field, message),
+            Err(ReadError { field, message }) => {
+                return self.error(place.line(&field), None, &field, message);
+            }
         };
         let (Some(api_version), Some(kind)) = (&header.api_version, &header.kind) else {
             let missing = if header.kind.is_none() { "kind" } else { "apiVersion" };
-            return self.error(
-                start,
-                None,
-                missing,
-                "is missing: every object needs apiVersion and kind".into(),
-            );
+            let message = "is missing: every object needs apiVersion and kind";
+            return self.error(start, None, missing, message.into());
         };
         let kind = match Kind::find(api_version, kind) {
-            Ok(Some(kind)) => kind,
+            Found::Kind(kind) => kind,
             // Deployments and the like may lie in the same files.
-            Ok(None) => return,
-            Err(message) => return self.error(find("apiVersion"), None, "apiVersion", message),
+            Found::Foreign => return,
+            Found::Problem { severity, field, message } => {
+                return self.problem(severity, place.line(field), None, field, message);
+            }
         };
-        let mut meta = header.metadata.unwrap_or_default();
-        if meta.name.is_empty() {
-            return self.error(
-                start,
-                None,
-                "metadata.name",
-                format!("is missing: every {kind} needs a name"),
-            );
-        }
+        let mut meta = header.metadata;
         if !kind.is_namespaced() {
             meta.namespace.clear();
         } else if meta.namespace.is_empty() {
             meta.namespace = "default".into();
         }
+        if let Err((field, message)) = check_names(kind, &meta) {
+            return self.error(place.line(field), None, field, message);
+        }
         let key = Key { kind, namespace: meta.namespace.as_str().into(), name: meta.name.as_str().into() };
+        self.content(place, &value, key, meta);
+    }
 
+    /// The items of a list, which may leave their kind to it.
+    fn list(&mut self, place: Place<'_>, api_version: &str, of: &str, items: Vec<Value>) {
+        for (index, mut item) in items.into_iter().enumerate() {
+            let Some(lines) = place.lines.item("items", index) else { continue };
+            if let Some(item) = item.as_object_mut().filter(|_| !of.is_empty()) {
+                item.entry("apiVersion").or_insert_with(|| api_version.into());
+                item.entry("kind").or_insert_with(|| of.into());
+            }
+            self.object(Place { lines, ..place }, item);
+        }
+    }
+
+    fn content(&mut self, place: Place<'_>, value: &Value, key: Key, meta: Meta) {
+        let kind = key.kind;
+        let mut failed = false;
         let mut unknown = Vec::new();
         let spec = match kind.read(value, &mut unknown) {
             Ok(spec) => spec,
             Err(ReadError { field, message }) => {
-                return self.error(find(&field), Some(key), &field, message);
+                return self.error(place.line(&field), Some(key), &field, message);
             }
         };
-        for field in unknown {
+        for (field, hint) in top_level(kind, value) {
+            // As Istio has it: what stands beside `spec` was meant to be in force.
+            let severity = if kind.is_istio() { Severity::Error } else { Severity::Warning };
+            failed |= kind.is_istio();
+            let message = format!("no such field{hint}");
+            self.problem(severity, place.line(&field), Some(key.clone()), &field, message);
+        }
+        for field in unknown.into_iter().filter(|field| kind.is_told_when_unknown(field)) {
             let message = "no such field; it has no effect".to_owned();
-            self.problem(Severity::Warning, find(&field), Some(key.clone()), &field, message);
+            self.problem(Severity::Warning, place.line(&field), Some(key.clone()), &field, message);
         }
         let mut checker = Checker::default();
         spec.check(&mut checker);
-        let failed = checker.has_errors();
+        failed |= checker.has_errors();
         for finding in checker.findings {
-            let field =
-                if finding.field.is_empty() { "spec".into() } else { format!("spec.{}", finding.field) };
-            self.problem(finding.severity, find(&field), Some(key.clone()), &field, finding.message);
+            let field = match (kind.is_in_spec(), finding.field.as_str()) {
+                (false, field) => field.to_owned(),
+                (true, "") => "spec".to_owned(),
+                (true, field) => format!("spec.{field}"),
+            };
+            self.problem(finding.severity, place.line(&field), Some(key.clone()), &field, finding.message);
         }
         if !failed {
-            let position = Position { file: self.file.clone(), line: start };
+            let position = Position { file: self.file.clone(), line: place.line("") };
             self.contents.objects.push(Object { key, meta, spec, position });
         }
     }
 }
 
-/// The reason without the place, which counts lines from the start of the document.
-fn first_line(text: &str) -> &str {
-    let line = text.lines().next().unwrap_or(text);
-    line.split(" at line ").next().unwrap_or(line)
-}
-
-fn is_blank(line: &str) -> bool {
-    let line = line.trim();
-    line.is_empty() || line.starts_with('#') || line == "---"
-}
-
-/// The line, counted from 1, where a field such as `spec.http[1].route` is
-/// written in block style; the line of its nearest parent when it is not.
-fn line_of(text: &str, field: &str) -> Option<usize> {
-    let lines: Vec<&str> = text.lines().collect();
-    let mut found = None;
-    // Lines that belong to the field found so far.
-    let mut range = 0..lines.len();
-    for step in steps(field) {
-        let next = match step {
-            Step::Name(name) => child(&lines, range.clone(), name),
-            Step::Index(index) => item(&lines, range.clone(), index),
-        };
-        let Some((line, inside)) = next else { break };
-        found = Some(line + 1);
-        range = inside;
+/// Names as the API server allows them; others do not fit into those of Envoy's
+/// resources.
+fn check_names(kind: Kind, meta: &Meta) -> Result<(), (&'static str, String)> {
+    if meta.name.is_empty() {
+        return Err(("metadata.name", format!("is missing: every {kind} needs a name")));
     }
-    found
+    if !is_dns_subdomain(&meta.name) || kind == Kind::Service && !is_dns_label(&meta.name) {
+        let expected = "expected lower-case letters, digits and hyphens, such as reviews-v1";
+        return Err(("metadata.name", format!("{:?} is not a name: {expected}", meta.name)));
+    }
+    if kind.is_namespaced() && !is_dns_label(&meta.namespace) {
+        let expected = "expected lower-case letters, digits and hyphens";
+        return Err(("metadata.namespace", format!("{:?} is not a namespace: {expected}", meta.namespace)));
+    }
+    Ok(())
 }
 
-enum Step<'a> {
-    Name(&'a str),
-    Index(usize),
+/// Fields of the object itself, and of its metadata, that do not exist, each
+/// with a hint of what may have been meant.
+fn top_level(kind: Kind, value: &Value) -> Vec<(String, String)> {
+    const HEADER: [&str; 3] = ["apiVersion", "kind", "metadata"];
+    const METADATA: [&str; 15] = [
+        "name",
+        "namespace",
+        "labels",
+        "annotations",
+        "creationTimestamp",
+        "ownerReferences",
+        "generateName",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "managedFields",
+        "finalizers",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+    ];
+    let fields: Vec<&str> = HEADER.iter().chain(kind.fields()).copied().collect();
+    let mut unknown = Vec::new();
+    for (at, content, known) in
+        [("", Some(value), &fields[..]), ("metadata.", value.get("metadata"), &METADATA)]
+    {
+        for name in content.and_then(Value::as_object).into_iter().flat_map(|map| map.keys()) {
+            if !known.contains(&name.as_str()) {
+                let hint = nearest(name, known.iter().copied())
+                    .map_or_else(|| "; remove it".to_owned(), |near| format!(": did you mean {near}?"));
+                unknown.push((format!("{at}{name}"), hint));
+            }
+        }
+    }
+    unknown
 }
 
-fn steps(field: &str) -> impl Iterator<Item = Step<'_>> {
-    field.split(['.', '[']).filter(|part| !part.is_empty()).map(|part| {
-        let part = part.trim_end_matches(']');
-        part.parse().map_or(Step::Name(part), Step::Index)
-    })
+/// Takes out fields that are null, which is how some tools write absent ones.
+/// In maps of strings null is an empty string, as the API server reads it.
+fn drop_nulls(object: &mut Value) {
+    for pointer in ["/metadata/labels", "/metadata/annotations", "/spec/selector"] {
+        let map = object.pointer_mut(pointer).and_then(Value::as_object_mut);
+        for value in map.into_iter().flat_map(|map| map.values_mut()).filter(|value| value.is_null()) {
+            *value = Value::String(String::new());
+        }
+    }
+    drop_inner_nulls(object);
 }
 
-/// Columns before the content of a line, a list dash counted as blank.
-fn indent(line: &str) -> usize {
-    line.len() - line.trim_start_matches([' ', '-']).len()
+fn drop_inner_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_inner_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_inner_nulls),
+        _ => {}
+    }
 }
 
-fn child(
-    lines: &[&str],
-    range: std::ops::Range<usize>,
-    name: &str,
-) -> Option<(usize, std::ops::Range<usize>)> {
-    let content = || range.clone().filter(|&index| !is_blank(lines[index]));
-    let level = content().map(|index| indent(lines[index])).min()?;
-    let is_it = |index: &usize| {
-        let key = lines[*index].trim_start_matches([' ', '-']).trim_start_matches(['"', '\'']);
-        indent(lines[*index]) == level
-            && key
-                .strip_prefix(name)
-                .is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))
-    };
-    let line = content().find(is_it)?;
-    let end = content()
-        .find(|&index| index > line && indent(lines[index]) <= level && !is_item_of(lines, line, index))
-        .unwrap_or(range.end);
-    Some((line, line + 1..end))
-}
-
-/// A list may stand as far left as the key that it belongs to.
-fn is_item_of(lines: &[&str], key: usize, index: usize) -> bool {
-    let left = |line: &str| line.len() - line.trim_start().len();
-    lines[index].trim_start().starts_with("- ") && left(lines[index]) >= left(lines[key])
-}
-
-fn item(
-    lines: &[&str],
-    range: std::ops::Range<usize>,
-    number: usize,
-) -> Option<(usize, std::ops::Range<usize>)> {
-    let left = |index: usize| lines[index].len() - lines[index].trim_start().len();
-    let is_dash = |index: &usize| lines[*index].trim_start().starts_with('-');
-    let level = range.clone().filter(is_dash).map(left).min()?;
-    let mut items = range.clone().filter(|index| is_dash(index) && left(*index) == level);
-    let line = items.nth(number)?;
-    let end = items.next().unwrap_or(range.end);
-    Some((line, line..end))
+/// The reason without the place, which counts lines from the start of the document.
+fn reason(text: &str) -> String {
+    let line = text.lines().next().unwrap_or(text);
+    let line = [" at line ", ", set DuplicateKeyPolicy"]
+        .iter()
+        .fold(line, |line, end| line.split(end).next().unwrap_or(line));
+    if line.contains("budget") || line.contains("replay") {
+        return format!("{line}: it is nested too deeply, or aliases make it too large");
+    }
+    line.to_owned()
 }
 
 #[cfg(test)]

@@ -56,3 +56,6 @@ pub fn generate(snapshot: &Snapshot, proxy: &Proxy, type_url: &TypeUrl, wanted: 
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,14 +4,16 @@
 //! the first counts. A file with an error keeps what it last said without one,
 //! so that a half-written file takes nothing away.
 
+mod list;
 mod read;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runtime::tasks::Tasks;
+use runtime::watch::Tree;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::Update;
 use read::Directory;
@@ -31,45 +33,79 @@ const SETTLE: Duration = Duration::from_millis(5);
 /// How often the directory is looked through without having been told to:
 /// some file systems do not tell.
 const RESCAN: Duration = Duration::from_secs(30);
+/// How long a start waits for files that are being written.
+const START: Duration = Duration::from_secs(2);
 
-/// Follows a directory. The first update comes at once and is whole.
+/// Follows a directory. The first update comes as soon as no file is being
+/// written, and is whole.
 ///
 /// # Errors
 /// When the directory cannot be watched.
 pub fn watch(tasks: &Tasks, root: &Path) -> Result<mpsc::Receiver<Update>, Error> {
     let failed = |source| Error { path: root.into(), source };
     // Watching begins before reading: what changes in between is read again.
-    let mut changes = runtime::watch::tree(tasks, root).map_err(failed)?;
-    let mut directory = Directory::new(root);
+    let tree = Tree::new(root).map_err(failed)?;
+    let directory = Directory::new(root);
     let (tx, rx) = mpsc::channel(QUEUE);
-    tasks.spawn("config directory", async move {
-        let mut is_first = true;
-        loop {
-            let update = directory.read();
-            log(&update, is_first);
-            if (is_first || update.has_news()) && tx.send(update.into_update()).await.is_err() {
-                return;
-            }
-            is_first = false;
-            if let Ok(None) = tokio::time::timeout(RESCAN, changes.recv()).await {
-                return;
-            }
-            tokio::time::sleep(SETTLE).await;
-        }
-    });
+    tasks.spawn("config directory", follow(tree, directory, tx));
     Ok(rx)
 }
 
-fn log(reading: &read::Reading, is_first: bool) {
-    for problem in &reading.new_problems {
-        match problem.severity {
-            config::Severity::Error => {
-                warn!(target: "config", "{problem} (what the file said before stays in force)");
+async fn follow(mut tree: Tree, mut directory: Directory, tx: mpsc::Sender<Update>) {
+    let start = Instant::now();
+    let mut is_first = true;
+    loop {
+        // Files may be large, and file systems slow: neither may hold up other tasks.
+        let look = tokio::task::spawn_blocking(move || {
+            let reading = directory.read(&mut tree);
+            (tree, directory, reading)
+        });
+        let reading;
+        (tree, directory, reading) = match look.await {
+            Ok(look) => look,
+            Err(error) => {
+                error!(target: "config", %error, "reading the configuration ended: restart istiod");
+                return;
             }
-            config::Severity::Warning => warn!(target: "config", "{problem}"),
+        };
+        let again = reading.again;
+        if is_first
+            && let Some(wait) = again
+            && start.elapsed() < START
+        {
+            tokio::time::sleep(wait).await;
+            directory.tell_all();
+            continue;
+        }
+        log(&reading, is_first);
+        if (is_first || reading.has_news()) && tx.send(reading.update).await.is_err() {
+            return;
+        }
+        is_first = false;
+        match tokio::time::timeout(again.unwrap_or(RESCAN).min(RESCAN), tree.changed()).await {
+            Ok(Ok(())) => tokio::time::sleep(SETTLE).await,
+            Ok(Err(error)) => {
+                warn!(target: "config", %error, "changes are no longer told; the directory is read from time to time");
+                tokio::time::sleep(RESCAN).await;
+            }
+            Err(_) => {}
         }
     }
+}
+
+fn log(reading: &read::Reading, is_first: bool) {
+    // Looks that were not told may have come before the first that is.
+    let problems = if is_first { &reading.update.problems } else { &reading.new_problems };
+    for problem in problems {
+        match problem.severity {
+            config::Severity::Error if !is_first => {
+                warn!(target: "config", "{problem} (what the file said before stays in force)");
+            }
+            _ => warn!(target: "config", "{problem}"),
+        }
+    }
+    let update = &reading.update;
     if is_first || reading.has_news() {
-        info!(target: "config", applied = reading.apply.len(), deleted = reading.delete.len(), problems = reading.problems.len(), "configuration read");
+        info!(target: "config", applied = update.apply.len(), deleted = update.delete.len(), problems = update.problems.len(), "configuration read");
     }
 }

@@ -4,6 +4,7 @@
 //! wrong with those that are not.
 
 pub mod directory;
+pub mod file;
 
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use config::{Key, Object, Problem};
 pub struct Update {
     /// Objects that are new or different.
     pub apply: Vec<Arc<Object>>,
+    /// Objects that say what they said before, but stand at another place.
+    pub moved: Vec<Arc<Object>>,
     /// Objects that are gone.
     pub delete: Vec<Key>,
     /// All problems there are now, those of earlier updates included.

@@ -1,30 +1,30 @@
 //! `validate`: the same checks as istiod's, before anything is applied.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context as _, bail};
 use config::{Severity, yaml};
+use source::file;
 
 use crate::args::Validate;
 
 /// Checks the files; the answer is what to print, or why they are not valid.
 ///
 /// # Errors
-/// When a file cannot be read or is not valid.
+/// When a file cannot be read or is not valid; all others are checked before.
 pub fn run(args: &Validate) -> anyhow::Result<String> {
     let mut said = String::new();
     let mut errors = Vec::new();
     for path in &args.files {
         for file in files(path)? {
             let name = file.display().to_string();
-            let text = if name == "-" {
-                let mut text = String::new();
-                io::stdin().read_to_string(&mut text).context("standard input")?;
-                text
-            } else {
-                fs::read_to_string(&file).with_context(|| name.clone())?
+            let text = match read(&file, file == *path) {
+                Ok(text) => text,
+                Err(error) => {
+                    errors.push(format!("{name}: {error}"));
+                    continue;
+                }
             };
             let contents = yaml::read(&name, &text);
             let is_valid = !contents.has_errors();
@@ -43,7 +43,19 @@ pub fn run(args: &Validate) -> anyhow::Result<String> {
         return Ok(said);
     }
     let plural = if errors.len() == 1 { "error" } else { "errors" };
-    bail!("{} {plural} occurred:\n\t* {}", errors.len(), errors.join("\n\t* "))
+    let errors_text = errors.join("\n\t* ");
+    bail!("{} {plural} occurred:\n\t* {errors_text}\n{}", errors.len(), said.trim_end())
+}
+
+/// What the user named may be a pipe; what lies in a directory is a file.
+fn read(file: &Path, is_named: bool) -> Result<String, file::Error> {
+    if file == Path::new("-") {
+        file::text(io::stdin())
+    } else if is_named {
+        file::read_named(file)
+    } else {
+        file::read(file).map(|(text, _)| text)
+    }
 }
 
 /// A file itself, or the YAML and JSON files below a directory.

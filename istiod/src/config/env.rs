@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use mesh::MeshConfig;
@@ -30,6 +31,14 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "A proxy's token must fit its namespace and service account.",
     ),
 ];
+
+/// The default of `--meshConfig`, which need not be there; a file that somebody
+/// named must.
+const MESH_CONFIG: &str = "./etc/istio/config/mesh";
+/// More proxies are never computed at the same time.
+const MAX_THROTTLE: usize = 100_000;
+/// Longest lifetime of a certificate: later dates are none that X.509 can hold.
+const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Reads flags and variables together; reports everything that is wrong.
 ///
@@ -75,8 +84,8 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
     let http = address("--httpAddr", &args.http);
 
     let throttle = env("PILOT_PUSH_THROTTLE");
-    let push_throttle = throttle.parse().unwrap_or_else(|_| {
-        let why = "expected a whole number".to_owned();
+    let push_throttle = throttle.parse().ok().filter(|number| *number <= MAX_THROTTLE).unwrap_or_else(|| {
+        let why = format!("expected a whole number up to {MAX_THROTTLE}");
         errors.push(Error { name: "PILOT_PUSH_THROTTLE", value: throttle.clone(), why });
         0
     });
@@ -95,8 +104,35 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
         MeshConfig::default()
     });
 
+    // What is wrong by itself is told already.
+    if errors.is_empty() {
+        let (default, max) = ("DEFAULT_WORKLOAD_CERT_TTL", "MAX_WORKLOAD_CERT_TTL");
+        for (name, ttl) in
+            [(default, workload_ttl), (max, max_workload_ttl), ("CITADEL_SELF_SIGNED_CA_CERT_TTL", root_ttl)]
+        {
+            if ttl > MAX_TTL {
+                errors.push(Error {
+                    name,
+                    value: env(name),
+                    why: "expected 100 years (876000h) at most".into(),
+                });
+            }
+        }
+        if workload_ttl > max_workload_ttl {
+            let why = format!("is longer than {max}={:?}: every certificate would be refused", env(max));
+            errors.push(Error { name: default, value: env(default), why });
+        }
+        if debounce_after > debounce_max {
+            let (name, max) = ("PILOT_DEBOUNCE_AFTER", "PILOT_DEBOUNCE_MAX");
+            let why = format!("is longer than {max}={:?}", env(max));
+            errors.push(Error { name, value: env(name), why });
+        }
+    }
     if !errors.is_empty() {
         return Err(errors);
+    }
+    for field in &mesh.unknown_fields {
+        tracing::warn!(target: "config", "{}: {field}: no such field; it has no effect", args.mesh_config.display());
     }
     Ok(Settings {
         config_dir: args.config_dir.clone(),
@@ -128,7 +164,9 @@ fn read_mesh_config(args: &Discovery) -> Result<MeshConfig, Error> {
     let error = |why: String| Error { name: "--meshConfig", value: path.display().to_string(), why };
     match fs::read_to_string(path) {
         Ok(text) => MeshConfig::from_yaml(&text).map_err(|why| error(why.to_string())),
-        Err(why) if why.kind() == ErrorKind::NotFound => Ok(MeshConfig::default()),
+        Err(why) if why.kind() == ErrorKind::NotFound && path == Path::new(MESH_CONFIG) => {
+            Ok(MeshConfig::default())
+        }
         Err(why) => Err(error(why.to_string())),
     }
 }
@@ -164,6 +202,37 @@ mod tests {
         assert_eq!(parse_address("x", "127.0.0.1:1").unwrap().to_string(), "127.0.0.1:1");
         assert!(parse_address("x", "15012").is_err());
         assert!(parse_address("x", ":99999").is_err());
+    }
+
+    fn wrong(flags: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+        use clap::Parser as _;
+        let args = ["istiod", "discovery", "--configDir", "/"].iter().chain(flags);
+        let cli = crate::config::args::Cli::parse_from(args);
+        let crate::config::args::Command::Discovery(args) = &cli.command else { panic!() };
+        let get = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        resolve(args, get).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn settings_are_checked_against_each_other() {
+        assert!(wrong(&[], &[]).is_empty());
+        for (name, value, want) in [
+            ("DEFAULT_WORKLOAD_CERT_TTL", "2161h", "is longer than MAX_WORKLOAD_CERT_TTL=\"2160h\""),
+            ("PILOT_DEBOUNCE_AFTER", "11s", "is longer than PILOT_DEBOUNCE_MAX=\"10s\""),
+            ("PILOT_PUSH_THROTTLE", "9223372036854775807", "expected a whole number up to 100000"),
+            ("CITADEL_SELF_SIGNED_CA_CERT_TTL", "1000000h", "expected 100 years"),
+        ] {
+            let errors = wrong(&[], &[(name, value)]);
+            assert!(errors.len() == 1 && errors[0].contains(want), "{name}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn a_mesh_configuration_that_was_named_must_be_there() {
+        let errors = wrong(&["--meshConfig", "/no/such/file"], &[]);
+        assert!(errors.len() == 1 && errors[0].starts_with("--meshConfig=\"/no/such/file\""), "{errors:?}");
     }
 
     #[test]

@@ -40,7 +40,8 @@ impl Service {
     /// Whether it has no address of its own.
     #[must_use]
     pub fn is_headless(&self) -> bool {
-        self.cluster_ip.eq_ignore_ascii_case("none")
+        let first = self.cluster_ips.first().unwrap_or(&self.cluster_ip);
+        first.eq_ignore_ascii_case("none") || self.cluster_ip.eq_ignore_ascii_case("none")
     }
 
     /// Its addresses.

@@ -49,7 +49,7 @@ impl Locality {
 /// One address and port behind a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// IP address or host name.
+    /// IP address.
     pub address: String,
     /// Port there.
     pub port: u16,
@@ -105,9 +105,10 @@ pub(super) fn by_service(context: &Context<'_>) -> BTreeMap<(String, String), Ve
             }
             let is_ready = conditions.ready.unwrap_or(true);
             for address in &endpoint.addresses {
-                let workload = address.parse().ok().and_then(|ip: IpAddr| context.pods.get(&ip));
+                let Some(ip) = usable(address) else { continue };
+                let workload = context.pods.get(&ip);
                 for port in &slice.ports {
-                    let Some(number) = port.port else { continue };
+                    let Some(number) = port.port.filter(|number| *number > 0) else { continue };
                     let node = endpoint.node_name.as_deref();
                     let mut made = of_pod(context, address, number, workload, &object.meta.namespace, node);
                     made.port_name = port.name.clone().unwrap_or_default();
@@ -121,6 +122,12 @@ pub(super) fn by_service(context: &Context<'_>) -> BTreeMap<(String, String), Ve
         }
     }
     all
+}
+
+/// An address that Envoy takes: one that is none makes it refuse the endpoints
+/// of all clusters.
+fn usable(address: &str) -> Option<IpAddr> {
+    address.parse().ok()
 }
 
 fn of_pod(
@@ -217,7 +224,8 @@ pub(super) fn of_workload_entries(
         labels.extend(object.meta.labels.clone());
         if object.meta.namespace != namespace
             || !config::matches(selector, &labels)
-            || entry.address.is_empty()
+            // Host names and sockets are for ServiceEntries only, as in Istio.
+            || usable(&entry.address).is_none()
         {
             continue;
         }

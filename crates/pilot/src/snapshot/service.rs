@@ -1,6 +1,7 @@
 //! Services: names, ports and the endpoints behind them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::kube::{self, TargetPort};
@@ -53,10 +54,10 @@ pub struct Port {
 }
 
 impl Service {
-    /// The port of that number.
+    /// The port of that number, of those that the mesh carries.
     #[must_use]
     pub fn port(&self, number: u16) -> Option<&Port> {
-        self.ports.iter().find(|port| port.number == number)
+        self.ports.iter().find(|port| port.number == number && port.protocol != Protocol::Udp)
     }
 
     /// Endpoints of a port.
@@ -91,7 +92,7 @@ pub(super) fn build(
             .get(names::annotation::EXPORT_TO)
             .map(|list| list.split(',').map(|item| item.trim().to_owned()).collect())
             .unwrap_or_default();
-        let ports: Vec<Port> = service.ports.iter().map(port).collect();
+        let ports = ports(service);
         let mut own = endpoints.remove(&(namespace.clone(), name.clone())).unwrap_or_default();
         own.extend(endpoint::of_workload_entries(context, namespace, &service.selector, &ports));
         // Those that are not ready are kept by endpoints of their own only on request.
@@ -102,7 +103,12 @@ pub(super) fn build(
             name: name.clone(),
             namespace: namespace.clone(),
             ports,
-            addresses: service.addresses().into_iter().map(str::to_owned).collect(),
+            addresses: service
+                .addresses()
+                .into_iter()
+                .filter(|address| address.parse::<IpAddr>().is_ok())
+                .map(str::to_owned)
+                .collect(),
             is_headless: service.is_headless(),
             selector: service.selector.clone(),
             visibility: Visibility::new(&export_to, &mesh.default_service_export_to, namespace),
@@ -111,6 +117,19 @@ pub(super) fn build(
         }));
     }
     services
+}
+
+/// The ports of a service; clusters are named by their number, so of each the
+/// first counts. TCP and UDP may share one.
+fn ports(service: &kube::Service) -> Vec<Port> {
+    let mut ports: Vec<Port> = Vec::new();
+    for port in service.ports.iter().filter(|port| port.port > 0).map(port) {
+        let is_udp = |port: &Port| port.protocol == Protocol::Udp;
+        if !ports.iter().any(|known| known.number == port.number && is_udp(known) == is_udp(&port)) {
+            ports.push(port);
+        }
+    }
+    ports
 }
 
 fn port(port: &kube::ServicePort) -> Port {

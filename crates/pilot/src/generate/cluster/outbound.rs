@@ -134,8 +134,13 @@ fn secure(
     match settings.tls.map(|tls| tls.mode()) {
         Some(TlsMode::IstioMutual) => cluster.transport_socket = Some(socket()),
         Some(TlsMode::Disable) => {}
-        // TLS to servers outside the mesh needs certificates from files, which agents do not serve yet.
-        Some(TlsMode::Simple | TlsMode::Mutual) => {}
+        // TLS to servers outside the mesh needs certificates from files, which
+        // agents do not serve yet: no connection rather than one in plaintext.
+        Some(TlsMode::Simple | TlsMode::Mutual) => {
+            cluster.cluster_discovery_type = of_type(DiscoveryType::Static);
+            cluster.lb_policy = LbPolicy::LeastRequest.into();
+            cluster.eds_cluster_config = None;
+        }
         None if !scope.snapshot.mesh.has_auto_mtls() => {}
         None if scope.snapshot.authn.namespace_mode(&service.namespace) == MtlsMode::Disable => {}
         None if cluster.eds_cluster_config.is_none() => {

@@ -48,6 +48,16 @@ pub(super) struct Context<'a> {
     pub(super) port: u16,
 }
 
+/// Whether a rule leads anywhere. One that delegates does not yet, and a route
+/// without a destination makes Envoy refuse all others.
+pub(super) fn can_act(rule: &HttpRoute) -> bool {
+    let leads = match &rule.route[..] {
+        [only] => only.destination.is_some(),
+        several => several.iter().any(|target| target.weight > 0 && target.destination.is_some()),
+    };
+    leads || rule.redirect.is_some() || rule.direct_response.is_some()
+}
+
 /// The route of one match of a rule.
 pub(super) fn route(context: Context<'_>, rule: &HttpRoute, matcher: Option<&HttpMatchRequest>) -> Route {
     let Entry { namespace, name, .. } = context.entry;
@@ -376,26 +386,8 @@ fn fault(fault: &HttpFaultInjection) -> HttpFault {
     HttpFault { delay, abort, ..HttpFault::default() }
 }
 
-/// gRPC status codes by name (`google.rpc.Code`).
+/// A gRPC status code by its name.
 fn grpc_code(name: &str) -> Option<u32> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES.iter().position(|known| *known == name).and_then(|code| u32::try_from(code).ok())
+    let codes = &config::validate::GRPC_CODES;
+    codes.iter().position(|known| *known == name).and_then(|code| u32::try_from(code).ok())
 }

@@ -26,8 +26,8 @@ pub(super) fn applies(matcher: &HttpMatchRequest, scope: Scope<'_>, port: u16) -
 pub(super) fn is_everything(matcher: &HttpMatchRequest) -> bool {
     let any_path = match matcher.uri.as_ref().and_then(|uri| uri.match_type.as_ref()) {
         None => true,
-        Some(MatchType::Prefix(prefix)) => prefix == "/",
-        Some(MatchType::Regex(pattern)) => pattern == "*" || pattern == ".*",
+        Some(MatchType::Prefix(prefix)) => prefix.is_empty() || prefix == "/",
+        Some(MatchType::Regex(pattern)) => pattern == ".*",
         Some(MatchType::Exact(_)) => false,
     };
     any_path

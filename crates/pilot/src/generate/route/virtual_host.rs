@@ -68,7 +68,7 @@ fn virtual_host(host: &Hostname, port: u16, domains: Vec<String>, routes: Vec<Ro
 fn of_entry(scope: Scope<'_>, entry: &Entry, host: &Hostname, port: u16) -> Vec<Route> {
     let context = Context { scope, entry, host, port };
     let mut routes = Vec::new();
-    for rule in &entry.spec.http {
+    for rule in entry.spec.http.iter().filter(|rule| action::can_act(rule)) {
         let mut is_last = false;
         for matcher in selected(scope, rule, port) {
             routes.push(action::route(context, rule, matcher));
