@@ -10,13 +10,17 @@ use proto::envoy::service::discovery::v3::{
 use runtime::tasks::Tasks;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::warn;
 use xds::{Answer, Variant, wire};
 
 use crate::auth::{Caller, Chain, Credentials};
 use crate::listener::Peer;
 use crate::push::connection::{self, Hub, Incoming, OUTBOX};
+
+/// Largest request of a proxy, as with Istio. The first one of a proxy that
+/// comes back lists what it has: some fifty thousand resources fit.
+pub const MAX_REQUEST: usize = 4 * 1024 * 1024;
 
 /// Serves discovery streams.
 #[derive(Clone, Debug)]
@@ -65,7 +69,7 @@ impl Service {
     {
         let (outbox, answers) = mpsc::channel(OUTBOX);
         let hub = self.hub.clone();
-        let requests = requests.map(move |request| request.map(read));
+        let requests = requests.map(move |request| request.map(read).map_err(too_large));
         let last_word = outbox.clone();
         self.tasks.spawn("ads stream", async move {
             if let Err(status) = connection::serve(hub, caller, variant, requests, outbox).await {
@@ -75,6 +79,19 @@ impl Service {
         });
         Response::new(Box::pin(ReceiverStream::new(answers).map(move |answer| answer.map(write))))
     }
+}
+
+/// A request above [`MAX_REQUEST`] comes as tonic's `OUT_OF_RANGE` with two
+/// numbers in it; gRPC's own code and a way out are of more use.
+fn too_large(status: Status) -> Status {
+    if status.code() != Code::OutOfRange {
+        return status;
+    }
+    Status::resource_exhausted(format!(
+        "a discovery request is larger than {MAX_REQUEST} bytes ({}): subscribe to fewer names at once, \
+         or let a Sidecar object limit what the proxy sees",
+        status.message()
+    ))
 }
 
 #[tonic::async_trait]

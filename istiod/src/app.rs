@@ -25,6 +25,7 @@ use crate::ca::authority::{self, Authority};
 use crate::ca::service::Service as CaService;
 use crate::config::Settings;
 use crate::debug::Pages;
+use crate::hosts;
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::push::connection::Hub;
@@ -37,9 +38,6 @@ use crate::world::{self, Builder};
 const THROTTLE_PER_CPU: usize = 2;
 /// Bytes that a peer may send before it must wait; large meshes have large messages.
 const WINDOW: u32 = 1024 * 1024;
-/// Largest message of a proxy. The first of a reconnecting one lists every
-/// resource it has, which outgrows gRPC's default of 4 MiB.
-const MAX_MESSAGE: usize = 256 * 1024 * 1024;
 
 /// A running istiod.
 #[derive(Debug)]
@@ -69,7 +67,7 @@ pub async fn build(settings: Settings) -> anyhow::Result<Running> {
     let authority = Authority::open(&settings, &state, now).context("certificate authority")?;
     let roots = authority.root_pem().to_owned();
     // Agents on this machine and installers read the roots from here.
-    publish_roots(&state, &roots)?;
+    state.lock()?.publish("roots.pem", &roots)?;
     let tokens = LocalToken {
         issuer: Issuer::open(&state)?,
         audiences: settings.audiences.clone(),
@@ -102,11 +100,11 @@ pub async fn build(settings: Settings) -> anyhow::Result<Running> {
     };
     let ads =
         AggregatedDiscoveryServiceServer::new(ads::Service::new(hub.clone(), auth.clone(), tasks.clone()))
-            .max_decoding_message_size(MAX_MESSAGE)
+            .max_decoding_message_size(ads::MAX_REQUEST)
             .max_encoding_message_size(usize::MAX);
     let ca = IstioCertificateServiceServer::new(CaService::new(authority.clone(), auth, metrics.clone()));
 
-    let hosts = hosts(&settings);
+    let hosts = hosts::of(&settings)?;
     let tls = authority.serving(&hosts, settings.root_ttl, now)?;
     let secure = bind("--secureGRPCAddr", settings.secure_grpc).await?;
     let secure_grpc = secure.local_addr()?;
@@ -143,7 +141,7 @@ pub async fn build(settings: Settings) -> anyhow::Result<Running> {
         });
     }
     info!(
-        ca = authority.origin, hosts = hosts.join(","), secure_grpc = %running.secure_grpc,
+        ca = authority.origin, hosts = hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(","), secure_grpc = %running.secure_grpc,
         plain_grpc = ?running.plain_grpc, monitoring = %running.monitoring, http = %running.http, "istiod is listening"
     );
     Ok(running)
@@ -160,28 +158,6 @@ impl Running {
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{flag}: listen on {address}"))
-}
-
-fn publish_roots(state: &StateDir, roots: &str) -> anyhow::Result<()> {
-    let path = state.path().join("roots.pem");
-    let draft = state.path().join(".roots.pem");
-    std::fs::write(&draft, roots)
-        .and_then(|()| std::fs::rename(&draft, &path))
-        .with_context(|| format!("write {}", path.display()))
-}
-
-/// Names that agents know istiod by.
-fn hosts(settings: &Settings) -> Vec<String> {
-    let mut hosts: Vec<String> = ["istiod", "istiod-remote", "istio-pilot"]
-        .iter()
-        .map(|name| format!("{name}.{}.svc", settings.namespace))
-        .collect();
-    let discovery = settings.mesh.default_config.as_ref().map(|config| config.discovery_address.as_str());
-    hosts.extend(discovery.and_then(|address| address.rsplit_once(':')).map(|(host, _)| host.to_owned()));
-    hosts.extend(settings.custom_hosts.iter().cloned());
-    hosts.sort();
-    hosts.dedup();
-    hosts
 }
 
 fn server(settings: &Settings) -> Server {

@@ -1,6 +1,8 @@
 //! Accepts connections for gRPC: TCP, then TLS with whatever certificate
 //! istiod has at that moment, then the peer's certificate for [`crate::auth`].
 
+mod handshakes;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,17 +14,17 @@ use pki::certificate::Certificate;
 use runtime::tasks::Tasks;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::debug;
 
+use self::handshakes::Handshakes;
+
 /// Time that a client has for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes under way at once; each costs a signature and some kilobytes.
-const HANDSHAKES: usize = 256;
 /// Finished handshakes that wait for the server to take them.
 const ACCEPTED: usize = 64;
 
@@ -90,11 +92,10 @@ where
     Fut: Future<Output = io::Result<Connection>> + Send + 'static,
 {
     let (tx, rx) = mpsc::channel(ACCEPTED);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let set = tasks.clone();
     tasks.spawn("accept", async move {
+        let mut handshakes = Handshakes::new();
         loop {
-            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = tx.closed() => return,
@@ -108,15 +109,17 @@ where
                     continue;
                 }
             };
+            let mut permit = handshakes.enter(address.ip()).await;
             // Responses are small and answered; waiting to fill packets only adds latency.
             stream.set_nodelay(true).ok();
             let tx = tx.clone();
             let connection = setup(stream, address);
             set.spawn("handshake", async move {
-                match connection.await {
+                match permit.within(connection).await {
                     // The receiver is gone when the server stops.
-                    Ok(connection) => drop(tx.send(Ok(connection)).await),
-                    Err(error) => debug!(%address, %error, "handshake"),
+                    Some(Ok(connection)) => drop(tx.send(Ok(connection)).await),
+                    Some(Err(error)) => debug!(%address, %error, "handshake"),
+                    None => debug!(%address, "handshake given up: others wait"),
                 }
                 drop(permit);
             });

@@ -1,10 +1,11 @@
 //! The program `istiod`.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use istiod::config::args::{Cli, Command};
-use istiod::{app, config, token};
+use istiod::{app, config, program, token};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code for a command line or environment that cannot be used.
@@ -37,24 +38,43 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(settings: config::Settings) -> ExitCode {
+fn run(settings: config::Settings) -> ExitCode {
+    match program::run(discover(settings)) {
+        Ok(code) => code,
+        Err(error) => fail(1, &format!("start threads: {error}")),
+    }
+}
+
+/// Serves until a signal comes; returns also the time that is left to end in.
+async fn discover(settings: config::Settings) -> (ExitCode, Duration) {
     let (mut terminate, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => return fail(1, &format!("signals: {error}")),
+            (Err(error), _) | (_, Err(error)) => {
+                return (fail(1, &format!("signals: {error}")), Duration::ZERO);
+            }
         };
-    let running = match app::build(settings).await {
-        Ok(running) => running,
-        Err(error) => return fail(1, &format!("{error:#}")),
+    let deadline = settings.shutdown;
+    let signalled = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    tokio::pin!(signalled);
+    let running = tokio::select! {
+        running = app::build(settings) => running,
+        () = &mut signalled => return (ExitCode::SUCCESS, deadline),
+    };
+    let running = match running {
+        Ok(running) => running,
+        Err(error) => return (fail(1, &format!("{error:#}")), Duration::ZERO),
+    };
+    signalled.await;
     tracing::info!("istiod is stopping");
+    let start = Instant::now();
     running.stop().await;
-    ExitCode::SUCCESS
+    (ExitCode::SUCCESS, deadline.saturating_sub(start.elapsed()))
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of the command")]

@@ -2,9 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
+#[path = "in_process/hostile.rs"]
+mod hostile;
 #[path = "in_process/plane.rs"]
 mod plane;
+#[path = "in_process/refusal.rs"]
+mod refusal;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use istiod::auth::local::Issuer;
@@ -14,7 +19,10 @@ use pki::certificate::Certificate;
 use pki::key::{Algorithm, PrivateKey};
 use plane::{Plane, node};
 use proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tonic::Code;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -143,6 +151,20 @@ fn clusters(nonce: &str) -> DiscoveryRequest {
         type_url: CLUSTER.into(),
         response_nonce: nonce.into(),
         ..DiscoveryRequest::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_may_know_istiod_by_its_address() {
+    let hosts = "127.0.0.1,[::1]:15012";
+    let plane = Plane::start_with(|name| (name == "ISTIOD_CUSTOM_HOST").then(|| hosts.to_owned())).await;
+    for (host, is_known) in [("127.0.0.1", true), ("::1", true), ("127.0.0.2", false)] {
+        let config = pki::verify::client_config(&plane.running.roots, None, &[b"h2"]).unwrap();
+        let stream = TcpStream::connect(plane.running.secure_grpc).await.unwrap();
+        let name = ServerName::try_from(host).unwrap();
+        assert!(matches!(name, ServerName::IpAddress(_)));
+        let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        assert_eq!(connected.is_ok(), is_known, "{host}: {connected:?}");
     }
 }
 

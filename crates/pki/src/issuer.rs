@@ -1,6 +1,7 @@
 //! A certificate authority: a signing key with its certificate, and what it
 //! issues. The fields of the certificates are those that Istio's CA writes.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use names::SpiffeId;
@@ -15,70 +16,126 @@ use zeroize::Zeroizing;
 use crate::certificate::{self, Certificate};
 use crate::csr::Csr;
 use crate::key::{self, Algorithm, PrivateKey};
+use crate::{path, verify};
 
 /// Certificates are valid a little before they are issued, for clocks that lag.
 const BACKDATE: Duration = Duration::from_secs(120);
 /// Longest common name that X.509 allows.
 const MAX_COMMON_NAME: usize = 64;
+/// Whom the certificate is for that is tried at load; nobody gets to see it.
+const TEST_ID: &str = "spiffe://cluster.local/ns/istio-system/sa/test";
 
 /// Why there is no authority, or why it does not sign.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A certificate file is unusable.
-    #[error("{file}: {source}")]
+    /// A certificate file cannot be read.
+    #[error("{file}: {why}")]
     Certificate {
         /// Which one.
         file: &'static str,
         /// What is wrong.
-        source: certificate::Error,
+        why: certificate::Error,
     },
-    /// The key is unusable.
-    #[error("ca-key.pem: {0}")]
-    Key(#[from] key::Error),
-    /// The signing certificate may not sign.
-    #[error("ca-cert.pem is not a CA certificate (basic constraints say CA:FALSE)")]
-    NotCa,
+    /// The key cannot be read.
+    #[error("{file}: {why}")]
+    Key {
+        /// Its file.
+        file: &'static str,
+        /// What is wrong.
+        why: key::Error,
+    },
+    /// A certificate between leaf and root does not do.
+    #[error("{file}: certificate {number} {why}")]
+    Unusable {
+        /// Where it is.
+        file: &'static str,
+        /// Which one in the file, counted from 1.
+        number: usize,
+        /// What is wrong.
+        why: String,
+    },
     /// Key and certificate are of different pairs.
-    #[error("ca-key.pem is not the key of ca-cert.pem")]
-    KeyMismatch,
+    #[error("{key} is not the key of {cert}")]
+    KeyMismatch {
+        /// File of the key.
+        key: &'static str,
+        /// File of the certificate.
+        cert: &'static str,
+    },
     /// No path from the signing certificate to a root.
-    #[error("ca-cert.pem does not verify against root-cert.pem through cert-chain.pem")]
-    NoPath,
+    #[error(
+        "{cert} does not verify against {root} through cert-chain.pem: a certificate between them is missing or of another CA"
+    )]
+    NoPath {
+        /// File of the signing certificate.
+        cert: &'static str,
+        /// File of the roots.
+        root: &'static str,
+    },
+    /// The files look right, and yet peers would refuse.
+    #[error("a certificate signed by {cert} does not verify with the roots of {root}: {why}")]
+    Refused {
+        /// File of the signing certificate.
+        cert: &'static str,
+        /// File of the roots.
+        root: &'static str,
+        /// What a peer says.
+        why: verify::Error,
+    },
     /// The signing certificate is over.
-    #[error("the signing certificate has expired")]
+    #[error("the signing certificate or one above it has expired")]
     Expired,
     /// Signing failed.
     #[error("sign a certificate: {0}")]
     Sign(String),
 }
 
-/// Text of the four files of a CA.
+/// A file of PEM.
+#[derive(Clone, Copy)]
+pub struct Pem<'a> {
+    /// Its name, for errors.
+    pub file: &'static str,
+    /// What is in it.
+    pub text: &'a str,
+}
+
+impl std::fmt::Debug for Pem<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pem").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// The four files of a CA.
 #[derive(Clone, Copy, Debug)]
 pub struct Material<'a> {
     /// The signing certificate.
-    pub cert: &'a str,
+    pub cert: Pem<'a>,
     /// Its key.
-    pub key: &'a str,
-    /// The signing certificate and those between it and the root; empty for a root.
-    pub chain: &'a str,
+    pub key: Pem<'a>,
+    /// The certificates between the leaf and the root, the signing one among
+    /// them or not; empty for a root.
+    pub chain: Pem<'a>,
     /// The roots.
-    pub root: &'a str,
+    pub root: Pem<'a>,
 }
 
 /// Whom a certificate is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum San {
     /// A workload.
     Spiffe(SpiffeId),
-    /// A server.
+    /// A server by its name.
     Dns(String),
+    /// A server by its address.
+    Ip(IpAddr),
 }
 
-impl San {
-    fn text(&self) -> String {
+impl std::fmt::Display for San {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Spiffe(id) => id.to_string(),
-            Self::Dns(name) => name.clone(),
+            Self::Spiffe(id) => id.fmt(f),
+            Self::Dns(name) => f.write_str(name),
+            Self::Ip(address) => address.fmt(f),
         }
     }
 }
@@ -87,6 +144,8 @@ impl San {
 pub struct Issuer {
     signer: rcgen::Issuer<'static, rcgen::KeyPair>,
     certificate: Certificate,
+    /// Until when the signing certificate and all above it are valid.
+    not_after: SystemTime,
     /// Each certificate between leaf and root, as PEM.
     chain: Vec<String>,
     root: String,
@@ -109,52 +168,80 @@ impl Issuer {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<(Self, Zeroizing<String>), Error> {
-        let key = PrivateKey::generate(Algorithm::EcdsaP256)?;
+        let key = PrivateKey::generate(Algorithm::EcdsaP256).map_err(|why| Error::Sign(why.to_string()))?;
+        let pem = key.to_pkcs8_pem();
+        Ok((Self::self_signed_by(key, organization, ttl, now)?, pem))
+    }
+
+    /// Makes a root for a key that is there already.
+    ///
+    /// # Errors
+    /// When it cannot sign with that key.
+    pub fn self_signed_by(
+        key: PrivateKey,
+        organization: &str,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Self, Error> {
         let mut params = params(now, now + ttl)?;
         params.distinguished_name.push(DnType::OrganizationName, organization);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let root = params.self_signed(key.pair()).map_err(|error| Error::Sign(error.to_string()))?.pem();
         let pem = key.to_pkcs8_pem();
-        let issuer = Self::load(&Material { cert: &root, key: &pem, chain: "", root: &root }, now)?;
-        Ok((issuer, pem))
+        drop(key);
+        let root = Pem { file: "root-cert.pem", text: &root };
+        let key = Pem { file: "ca-key.pem", text: &pem };
+        let chain = Pem { file: "cert-chain.pem", text: "" };
+        Self::load(&Material { cert: root, key, chain, root }, now)
     }
 
-    /// Loads an authority from its files and checks that they fit together.
+    /// Loads an authority from its files and checks that what it will sign
+    /// verifies: with exactly the chain and the roots that peers will have.
     ///
     /// # Errors
-    /// What does not fit.
+    /// What does not fit, by file.
     pub fn load(material: &Material<'_>, now: SystemTime) -> Result<Self, Error> {
-        let read = |file, text| {
-            Certificate::all_from_pem(text).map_err(|source| Error::Certificate { file, source })
+        let read = |pem: Pem<'_>| {
+            Certificate::all_from_pem(pem.text).map_err(|why| Error::Certificate { file: pem.file, why })
         };
-        let signing = read("ca-cert.pem", material.cert)?;
-        let roots = read("root-cert.pem", material.root)?;
-        let chain = if material.chain.trim().is_empty() {
-            Vec::new()
-        } else {
-            read("cert-chain.pem", material.chain)?
-        };
+        let Material { cert, key, chain, root } = *material;
+        let signing = read(cert)?;
+        let roots = read(root)?;
+        let between = if chain.text.trim().is_empty() { Vec::new() } else { read(chain)? };
+        let private = PrivateKey::from_pem(key.text).map_err(|why| Error::Key { file: key.file, why })?;
         // At least one: `all_from_pem` returns no empty list.
-        let certificate = signing.into_iter().next().ok_or(Error::NotCa)?;
-        if !certificate.is_ca {
-            return Err(Error::NotCa);
+        let start = path::steps(cert.file, &signing)[0];
+        check_key(start.certificate, &private)
+            .map_err(|()| Error::KeyMismatch { key: key.file, cert: cert.file })?;
+        let steps = path::steps(chain.file, &between);
+        let not_after = path::check(start, &steps, &path::steps(root.file, &roots), now)?;
+
+        let certificate = start.certificate.clone();
+        let mut sent = split_pem(chain.text);
+        if !roots.contains(&certificate) && !between.contains(&certificate) {
+            // Peers know the roots only, so they must be sent it.
+            sent.splice(0..0, split_pem(cert.text).into_iter().take(1));
         }
-        if certificate.not_after <= now {
-            return Err(Error::Expired);
-        }
-        let key = PrivateKey::from_pem(material.key)?;
-        check_key(&certificate, &key)?;
-        check_path(&certificate, &chain, &roots)?;
         let sign = |error: rcgen::Error| Error::Sign(error.to_string());
-        let pair = rcgen::KeyPair::try_from(&key.to_der()).map_err(sign)?;
+        let pair = rcgen::KeyPair::try_from(&private.to_der()).map_err(sign)?;
         let signer = rcgen::Issuer::from_ca_cert_der(certificate.der(), pair).map_err(sign)?;
-        Ok(Self {
-            signer,
-            certificate,
-            chain: split_pem(material.chain),
-            root: certificate::join_pem(&[material.root]),
-        })
+        let issuer =
+            Self { signer, certificate, not_after, chain: sent, root: certificate::join_pem(&[root.text]) };
+        issuer.try_leaf(now)?.map_err(|why| Error::Refused { cert: cert.file, root: root.file, why })?;
+        Ok(issuer)
+    }
+
+    /// Issues a certificate and looks at it as a peer does.
+    fn try_leaf(&self, now: SystemTime) -> Result<Result<(), verify::Error>, Error> {
+        let sign = |error: &dyn std::fmt::Display| Error::Sign(error.to_string());
+        let key = PrivateKey::generate(Algorithm::EcdsaP256).map_err(|error| sign(&error))?;
+        let csr = Csr::of_key(&key).map_err(|error| sign(&error))?;
+        let id: SpiffeId = TEST_ID.parse().map_err(|error| sign(&error))?;
+        let sent = self.issue(&csr, &[San::Spiffe(id)], Duration::from_secs(3600), now)?;
+        // The roots come last; a peer does not trust what it was sent.
+        let chain = sent[..sent.len() - 1].concat();
+        Ok(verify::check_chain(&chain, &self.root, now))
     }
 
     /// The roots, as PEM.
@@ -166,13 +253,13 @@ impl Issuer {
     /// Until when it can sign.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
-        self.certificate.not_after
+        self.not_after
     }
 
     /// Issues a certificate for the request's key and for `sans`; returns the
     /// leaf, each certificate between it and the root, and last the roots.
     ///
-    /// The lifetime is cut to that of the signing certificate.
+    /// The lifetime is cut to that of the signing certificate and those above it.
     ///
     /// # Errors
     /// When the signing certificate has expired or a name cannot be written.
@@ -183,23 +270,23 @@ impl Issuer {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Vec<String>, Error> {
-        if self.certificate.not_after <= now {
+        if self.not_after <= now {
             return Err(Error::Expired);
         }
         let sign = |error: rcgen::Error| Error::Sign(error.to_string());
-        let not_after = now.checked_add(ttl).unwrap_or(self.certificate.not_after);
-        let mut params = params(now - BACKDATE, not_after.min(self.certificate.not_after))?;
+        let not_after = now.checked_add(ttl).unwrap_or(self.not_after);
+        let mut params = params(now - BACKDATE, not_after.min(self.not_after))?;
         params.subject_alt_names = sans
             .iter()
             .map(|san| {
-                let text = san.text().try_into().map_err(sign)?;
                 Ok(match san {
-                    San::Spiffe(_) => SanType::URI(text),
-                    San::Dns(_) => SanType::DnsName(text),
+                    San::Spiffe(id) => SanType::URI(id.to_string().try_into().map_err(sign)?),
+                    San::Dns(name) => SanType::DnsName(name.as_str().try_into().map_err(sign)?),
+                    San::Ip(address) => SanType::IpAddress(*address),
                 })
             })
             .collect::<Result<_, Error>>()?;
-        let common_name = sans.first().map(San::text).filter(|name| name.len() <= MAX_COMMON_NAME);
+        let common_name = sans.first().map(San::to_string).filter(|name| name.len() <= MAX_COMMON_NAME);
         if let (true, Some(name)) = (csr.has_common_name, common_name) {
             params.distinguished_name.push(DnType::CommonName, name);
         }
@@ -232,39 +319,10 @@ fn params(not_before: SystemTime, not_after: SystemTime) -> Result<CertificatePa
     Ok(params)
 }
 
-fn check_key(certificate: &Certificate, key: &PrivateKey) -> Result<(), Error> {
+fn check_key(certificate: &Certificate, key: &PrivateKey) -> Result<(), ()> {
     use rcgen::PublicKeyData as _;
-    let (_, parsed) = X509Certificate::from_der(certificate.der()).map_err(|_| Error::NotCa)?;
-    if parsed.public_key().raw == key.pair().subject_public_key_info() {
-        Ok(())
-    } else {
-        Err(Error::KeyMismatch)
-    }
-}
-
-/// Walks from the signing certificate to a root, a signature at each step.
-fn check_path(start: &Certificate, chain: &[Certificate], roots: &[Certificate]) -> Result<(), Error> {
-    let mut current = start;
-    // A chain that leads in a circle ends with its length.
-    for _ in 0..=chain.len() {
-        if roots.iter().any(|root| root == current || is_signed_by(current, root)) {
-            return Ok(());
-        }
-        let next = chain.iter().find(|next| *next != current && is_signed_by(current, next));
-        current = next.ok_or(Error::NoPath)?;
-    }
-    Err(Error::NoPath)
-}
-
-fn is_signed_by(certificate: &Certificate, issuer: &Certificate) -> bool {
-    let (Ok((_, certificate)), Ok((_, signer))) =
-        (X509Certificate::from_der(certificate.der()), X509Certificate::from_der(issuer.der()))
-    else {
-        return false;
-    };
-    issuer.is_ca
-        && certificate.issuer() == signer.subject()
-        && certificate.verify_signature(Some(signer.public_key())).is_ok()
+    let (_, parsed) = X509Certificate::from_der(certificate.der()).map_err(|_| ())?;
+    if parsed.public_key().raw == key.pair().subject_public_key_info() { Ok(()) } else { Err(()) }
 }
 
 /// The certificates of a PEM text, each with its own line end.
@@ -278,65 +336,4 @@ fn split_pem(text: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn workload() -> (San, Csr) {
-        let id: SpiffeId = "spiffe://cluster.local/ns/a/sa/b".parse().unwrap();
-        let key = PrivateKey::generate(Algorithm::EcdsaP256).unwrap();
-        let csr = Csr::parse(&crate::csr::request(&key, &id).unwrap()).unwrap();
-        (San::Spiffe(id), csr)
-    }
-
-    #[test]
-    fn issues_for_the_given_identity_only() {
-        let now = SystemTime::now();
-        let (issuer, _) = Issuer::self_signed("cluster.local", 24 * HOUR, now).unwrap();
-        let (_, csr) = workload();
-        let other = San::Spiffe("spiffe://cluster.local/ns/x/sa/y".parse().unwrap());
-        let chain = issuer.issue(&csr, &[other], HOUR, now).unwrap();
-        assert_eq!(chain.len(), 2);
-        assert_eq!(chain[1], issuer.root_pem());
-        let leaf = &Certificate::all_from_pem(&chain[0]).unwrap()[0];
-        assert_eq!(leaf.uris, ["spiffe://cluster.local/ns/x/sa/y"]);
-        assert!(!leaf.is_ca);
-        let (_, parsed) = X509Certificate::from_der(leaf.der()).unwrap();
-        assert!(parsed.subject_alternative_name().unwrap().unwrap().critical);
-        let usage = parsed.key_usage().unwrap().unwrap();
-        assert!(usage.critical && usage.value.digital_signature() && usage.value.key_encipherment());
-        assert!(parsed.extended_key_usage().unwrap().unwrap().value.client_auth);
-        assert!(parsed.basic_constraints().unwrap().unwrap().critical);
-        let age = now.duration_since(leaf.not_before).unwrap().as_secs();
-        assert!((119..=121).contains(&age), "{age}");
-    }
-
-    #[test]
-    fn a_leaf_never_outlives_its_signer() {
-        let now = SystemTime::now();
-        let (issuer, _) = Issuer::self_signed("cluster.local", HOUR, now).unwrap();
-        let (san, csr) = workload();
-        let chain = issuer.issue(&csr, &[san], 48 * HOUR, now).unwrap();
-        let leaf = &Certificate::all_from_pem(&chain[0]).unwrap()[0];
-        assert_eq!(leaf.not_after, issuer.not_after());
-        let (san, csr) = workload();
-        assert!(matches!(issuer.issue(&csr, &[san], HOUR, now + 2 * HOUR), Err(Error::Expired)));
-    }
-
-    #[test]
-    fn files_must_fit_together() {
-        let now = SystemTime::now();
-        let (one, one_key) = Issuer::self_signed("one", HOUR, now).unwrap();
-        let (two, _) = Issuer::self_signed("two", HOUR, now).unwrap();
-        let load =
-            |cert: &str, key: &str, root: &str| Issuer::load(&Material { cert, key, chain: "", root }, now);
-        assert!(load(one.root_pem(), &one_key, one.root_pem()).is_ok());
-        assert!(matches!(load(two.root_pem(), &one_key, two.root_pem()), Err(Error::KeyMismatch)));
-        assert!(matches!(load(one.root_pem(), &one_key, two.root_pem()), Err(Error::NoPath)));
-        let (san, csr) = workload();
-        let leaf = &one.issue(&csr, &[san], HOUR, now).unwrap()[0];
-        assert!(matches!(load(leaf, &one_key, one.root_pem()), Err(Error::NotCa)));
-        assert!(load("", &one_key, one.root_pem()).unwrap_err().to_string().starts_with("ca-cert.pem: "));
-    }
-}
+mod tests;

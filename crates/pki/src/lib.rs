@@ -7,5 +7,6 @@ pub mod certificate;
 pub mod csr;
 pub mod issuer;
 pub mod key;
+mod path;
 pub mod renew;
 pub mod verify;

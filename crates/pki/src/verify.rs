@@ -1,11 +1,13 @@
 //! TLS settings that trust the mesh's roots and nothing else.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::certificate::{self, Certificate};
 use crate::key::PrivateKey;
@@ -95,4 +97,22 @@ pub fn client_config(
     };
     config.alpn_protocols = alpn(protocols);
     Ok(config)
+}
+
+/// Looks at a chain as both kinds of peers do: as a client's and as a server's.
+///
+/// # Errors
+/// What a peer with those roots would say.
+pub fn check_chain(chain_pem: &str, roots_pem: &str, now: SystemTime) -> Result<(), Error> {
+    let chain = chain(chain_pem)?;
+    let roots = Arc::new(roots(roots_pem)?);
+    let (leaf, between) = chain.split_first().ok_or(Error::Chain(certificate::Error::None))?;
+    let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).map_err(tls)?);
+    let provider = provider();
+    let algorithms = provider.signature_verification_algorithms.all;
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build().map_err(tls)?;
+    clients.verify_client_cert(leaf, between, now).map_err(tls)?;
+    let leaf = ParsedCertificate::try_from(leaf).map_err(tls)?;
+    verify_server_cert_signed_by_trust_anchor(&leaf, &roots, between, now, algorithms).map_err(tls)
 }

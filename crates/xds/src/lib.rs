@@ -13,5 +13,5 @@ pub mod status;
 pub mod wire;
 
 pub use resource::Resource;
-pub use session::{Answer, Reaction, Request, Session, Variant};
+pub use session::{Answer, Reaction, Request, Session, TooManyNames, Variant, Verdict};
 pub use status::{SyncState, TypeStatus};

@@ -2,16 +2,20 @@
 //!
 //! The rules are those of the xDS transport protocol, with two of our own:
 //! a response carries only what changed since the client got it, and a cluster
-//! is removed only when no listener or route that may still use it is on its
-//! way (make before break).
+//! is removed only when the client has no listener or route that may still use
+//! it, nor will get one (make before break).
+
+mod answer;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use names::TypeUrl;
 
+use self::watch::Watch;
+pub use self::watch::{MAX_NAME_BYTES, MAX_NAMES};
 use crate::{Resource, TypeStatus};
 
 /// Which of the two protocol variants the client speaks.
@@ -21,6 +25,14 @@ pub enum Variant {
     Sotw,
     /// Incremental: a response says what changed.
     Delta,
+}
+
+impl Variant {
+    /// Whether each response of the type carries all that the subscription
+    /// covers, so that what is missing in it is gone.
+    fn repeats_state_of(self, type_url: &TypeUrl) -> bool {
+        self == Self::Sotw && type_url.is_wildcard()
+    }
 }
 
 /// A request of either variant.
@@ -41,18 +53,48 @@ pub struct Request {
 }
 
 /// What a request means for the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reaction {
-    /// The last response was accepted; nothing to send.
-    Acked,
-    /// The last response was refused; the client keeps what it had.
-    Nacked(String),
-    /// It answers a response that a later one has overtaken.
-    Stale,
-    /// The client does not want the type any more.
-    Unsubscribed,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reaction {
+    /// What the client says of a response; `None` when it answers none of this stream.
+    pub verdict: Option<Verdict>,
+    /// It answers a response that a later one has overtaken, or none that was sent.
+    pub is_overtaken: bool,
     /// Send these: everything the subscription covers, or the given names.
-    Respond(Wanted),
+    pub respond: Option<Wanted>,
+}
+
+/// What a client says of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It uses it.
+    Accepted,
+    /// It keeps what it had, for that reason.
+    Refused(String),
+}
+
+/// A subscription that is larger than any mesh needs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a subscription to {names} names of {bytes} bytes in all: at most {MAX_NAMES} names and \
+     {MAX_NAME_BYTES} bytes are served; subscribe to fewer, for example by a Sidecar object that \
+     limits what the proxy sees"
+)]
+pub struct TooManyNames {
+    /// How many.
+    pub names: usize,
+    /// Their size.
+    pub bytes: usize,
+}
+
+/// Longest reason of a refusal that is kept; Envoy lists every resource.
+const MAX_ERROR: usize = 4096;
+/// The name that stands for all resources.
+const ALL: &str = "*";
+
+/// Whether resources of the type are ever sent on a stream, and state is kept for it.
+#[must_use]
+pub fn is_served(type_url: &TypeUrl) -> bool {
+    !matches!(type_url, TypeUrl::Other(_) | TypeUrl::Health)
 }
 
 /// Which resources of a type are asked for.
@@ -77,21 +119,6 @@ pub struct Answer {
     pub resources: Vec<Resource>,
     /// Incremental: names to remove.
     pub removed: Vec<Arc<str>>,
-}
-
-/// One subscription.
-#[derive(Debug, Default)]
-struct Watch {
-    wildcard: bool,
-    names: BTreeSet<Arc<str>>,
-    /// What the client has, as far as it was told; bodies are kept only where
-    /// a whole state must be repeated (state of the world, wildcard).
-    has: BTreeMap<Arc<str>, (u64, Option<Bytes>)>,
-    /// Sent again with the next answer even when unchanged.
-    force: BTreeSet<Arc<str>>,
-    /// Gone, but not removed from the client yet.
-    doomed: BTreeSet<Arc<str>>,
-    status: TypeStatus,
 }
 
 /// The protocol state of one stream.
@@ -136,7 +163,7 @@ impl Session {
     #[must_use]
     pub fn wanted(&self, type_url: &TypeUrl) -> Option<Wanted> {
         let watch = self.watches.get(type_url)?;
-        Some(if watch.wildcard { Wanted::All } else { Wanted::Names(watch.names.clone()) })
+        Some(if watch.wildcard { Wanted::All } else { Wanted::Names(watch.names.get().clone()) })
     }
 
     /// Whether endpoints should follow the clusters just sent.
@@ -158,307 +185,186 @@ impl Session {
     }
 
     /// Takes a request and says what it asks for.
-    pub fn request(&mut self, request: &Request, now: SystemTime) -> Reaction {
+    ///
+    /// # Errors
+    /// When the subscription is too large to be served.
+    pub fn request(&mut self, request: &Request, now: SystemTime) -> Result<Reaction, TooManyNames> {
+        if !is_served(&request.type_url) {
+            return Ok(self.unserved(request));
+        }
         match self.variant {
             Variant::Sotw => self.sotw(request, now),
             Variant::Delta => self.delta(request, now),
         }
     }
 
-    fn sotw(&mut self, request: &Request, now: SystemTime) -> Reaction {
-        let wildcard = request.type_url.is_wildcard();
-        if let Some(reaction) = self.answered(request, now)
-            && let Reaction::Stale | Reaction::Nacked(_) = reaction
-        {
-            return reaction;
-        }
-        if !wildcard && request.subscribe.is_empty() {
-            self.watches.remove(&request.type_url);
-            return Reaction::Unsubscribed;
-        }
+    /// A type that nothing is sent of: questions get an empty answer, so that
+    /// the client waits for nothing, and leave no state behind.
+    fn unserved(&self, request: &Request) -> Reaction {
         let names: BTreeSet<Arc<str>> = request.subscribe.iter().map(|name| name.as_str().into()).collect();
-        let is_new = request.nonce.is_empty() || !self.watches.contains_key(&request.type_url);
-        let watch = self.watches.entry(request.type_url.clone()).or_default();
-        if is_new {
-            *watch = Watch { status: std::mem::take(&mut watch.status), ..Watch::default() };
-        }
-        watch.wildcard = wildcard && names.is_empty();
-        let added: BTreeSet<Arc<str>> = names.difference(&watch.names).cloned().collect();
-        watch.has.retain(|name, _| wildcard || names.contains(name));
-        watch.names = names;
-        if watch.wildcard {
-            return if is_new { Reaction::Respond(Wanted::All) } else { Reaction::Acked };
-        }
-        if is_new {
-            Reaction::Respond(Wanted::Names(watch.names.clone()))
-        } else if added.is_empty() {
-            Reaction::Acked
-        } else {
-            watch.force.extend(added.iter().cloned());
-            Reaction::Respond(Wanted::Names(added))
+        let is_question = request.nonce.is_empty() || (self.variant == Variant::Delta && !names.is_empty());
+        let respond = is_question && request.type_url != TypeUrl::Health;
+        Reaction {
+            verdict: request.error.clone().map(|error| Verdict::Refused(clip(&error))),
+            is_overtaken: false,
+            respond: respond.then_some(Wanted::Names(names)),
         }
     }
 
-    fn delta(&mut self, request: &Request, now: SystemTime) -> Reaction {
-        let is_new = !self.watches.contains_key(&request.type_url);
-        let reaction = self.answered(request, now);
-        if reaction == Some(Reaction::Stale) && request.subscribe.is_empty() && request.unsubscribe.is_empty()
-        {
-            return Reaction::Stale;
+    fn sotw(&mut self, request: &Request, now: SystemTime) -> Result<Reaction, TooManyNames> {
+        let type_url = &request.type_url;
+        let mut reaction = self.answered(request, now);
+        if reaction.is_overtaken {
+            // The client names everything it wants again with its answer to
+            // the response that is on its way.
+            return Ok(reaction);
         }
-        let wildcard = request.type_url.is_wildcard();
-        let watch = self.watches.entry(request.type_url.clone()).or_default();
+        let names: watch::Names = request.subscribe.iter().map(|name| name.as_str().into()).collect();
+        names.check()?;
+        let known = self.watches.get(type_url).filter(|_| !request.nonce.is_empty());
+        let is_new = known.is_none();
+        // No names mean all, until the client has given some.
+        let never_named = known.is_none_or(|watch| watch.names.get().is_empty());
+        let is_all = names.get().contains(ALL) || (names.get().is_empty() && never_named);
+        let wildcard = type_url.is_wildcard() && is_all;
+        if names.get().is_empty() && !wildcard {
+            self.watches.remove(type_url);
+            return Ok(reaction);
+        }
+        let watch = self.watches.entry(type_url.clone()).or_default();
         if is_new {
-            watch.wildcard = wildcard && request.subscribe.is_empty();
+            *watch = Watch { status: std::mem::take(&mut watch.status), ..Watch::default() };
+            watch.status.last_error = None;
+        }
+        let is_wider = wildcard && !watch.wildcard;
+        watch.wildcard = wildcard;
+        watch.keep(|name| wildcard || names.get().contains(name));
+        let added: BTreeSet<Arc<str>> = names.get().difference(watch.names.get()).cloned().collect();
+        watch.names = names;
+        let repeats = self.variant.repeats_state_of(type_url);
+        reaction.respond = if wildcard {
+            (is_new || is_wider || !added.is_empty()).then_some(Wanted::All)
+        } else if is_new || (repeats && !added.is_empty()) {
+            Some(Wanted::Names(watch.names.get().clone()))
+        } else if added.is_empty() {
+            None
+        } else {
+            watch.force.extend(added.iter().cloned());
+            Some(Wanted::Names(added))
+        };
+        Ok(reaction)
+    }
+
+    fn delta(&mut self, request: &Request, now: SystemTime) -> Result<Reaction, TooManyNames> {
+        let type_url = &request.type_url;
+        let is_new = !self.watches.contains_key(type_url);
+        let mut reaction = self.answered(request, now);
+        let watch = self.watches.entry(type_url.clone()).or_default();
+        if is_new {
+            watch.wildcard = type_url.is_wildcard() && request.subscribe.is_empty();
             for (name, version) in &request.initial_versions {
                 // A version that is not ours never equals one of ours.
                 let version = u64::from_str_radix(version, 16).unwrap_or_default();
-                watch.has.insert(name.as_str().into(), (version, None));
+                watch.has.insert(name.as_str().into(), watch::Held { version, ..watch::Held::default() });
             }
         }
         let mut added = BTreeSet::new();
+        let mut asks_for_all = false;
+        // What the client drops and asks for in one message it gets anew.
+        for name in &request.unsubscribe {
+            if name == ALL && type_url.is_wildcard() {
+                watch.wildcard = false;
+                let names = std::mem::take(&mut watch.names);
+                watch.keep(|name| names.get().contains(name));
+                watch.names = names;
+            } else if watch.names.remove(name) {
+                watch.forget(name);
+                if watch.wildcard {
+                    // Still covered, and the client has dropped it.
+                    added.insert(name.as_str().into());
+                }
+            }
+        }
         for name in &request.subscribe {
-            if name == "*" {
-                watch.wildcard = true;
-            } else {
-                let name: Arc<str> = name.as_str().into();
-                // Asking again means the client has dropped it: send it again.
+            if name == ALL && type_url.is_wildcard() {
+                // Asking again means the client has dropped all: send all again.
                 // On the first request the initial versions say what it has.
                 if !is_new {
-                    watch.has.remove(&name);
+                    watch.force.extend(watch.has.keys().cloned());
+                }
+                watch.wildcard = true;
+                asks_for_all = true;
+            } else {
+                let name: Arc<str> = name.as_str().into();
+                if !is_new {
+                    watch.force.insert(name.clone());
                 }
                 added.insert(name.clone());
                 watch.names.insert(name);
             }
         }
-        for name in &request.unsubscribe {
-            if name == "*" {
-                watch.wildcard = false;
-            }
-            watch.names.remove(name.as_str());
-            watch.has.remove(name.as_str());
-        }
-        if let Some(Reaction::Nacked(error)) = reaction {
-            return Reaction::Nacked(error);
-        }
-        if is_new {
+        watch.names.check()?;
+        reaction.respond = if is_new {
             // Answered even when nothing is to be sent, so that the client's
             // state is known from then on.
-            let wanted = if watch.wildcard { Wanted::All } else { Wanted::Names(watch.names.clone()) };
-            return Reaction::Respond(wanted);
-        }
-        if !added.is_empty() {
-            return Reaction::Respond(Wanted::Names(added));
-        }
-        if request.subscribe.iter().any(|name| name == "*") {
-            return Reaction::Respond(Wanted::All);
-        }
-        reaction.unwrap_or(Reaction::Acked)
+            Some(if watch.wildcard { Wanted::All } else { Wanted::Names(watch.names.get().clone()) })
+        } else if asks_for_all {
+            Some(Wanted::All)
+        } else {
+            (!added.is_empty()).then_some(Wanted::Names(added))
+        };
+        Ok(reaction)
     }
 
-    /// Books the answer to a response; `None` when it answers none.
-    fn answered(&mut self, request: &Request, now: SystemTime) -> Option<Reaction> {
+    /// Books the answer to a response.
+    fn answered(&mut self, request: &Request, now: SystemTime) -> Reaction {
+        let nothing = Reaction::default();
+        let error = request.error.as_deref().map(clip);
+        let refused = error.clone().map(Verdict::Refused);
         if request.nonce.is_empty() {
-            return None;
+            return Reaction { verdict: refused, ..nothing };
         }
-        let watch = self.watches.get_mut(&request.type_url)?;
-        let status = &mut watch.status;
-        if status.sent_nonce.as_deref() != Some(request.nonce.as_str()) {
-            // A nonce of an earlier stream or of an overtaken response.
-            return status.sent_nonce.is_some().then_some(Reaction::Stale);
-        }
-        status.answered_nonce = Some(request.nonce.clone());
-        if let Some(error) = &request.error {
-            status.last_error = Some(error.clone());
+        // Nothing was sent yet: a nonce of an earlier stream.
+        let Some(watch) = self.watches.get_mut(&request.type_url) else {
+            return Reaction { verdict: refused, ..nothing };
+        };
+        let Some(sent_nonce) = &watch.status.sent_nonce else {
+            return Reaction { verdict: refused, ..nothing };
+        };
+        let is_overtaken = *sent_nonce != request.nonce;
+        let serial = request.nonce.rsplit_once('-').and_then(|(_, serial)| serial.parse::<u64>().ok());
+        let serial = serial.filter(|serial| (1..=self.serial).contains(serial));
+        if let Some(error) = &error {
+            watch.refuse(serial, self.serial, error);
             if matches!(request.type_url, TypeUrl::Cluster | TypeUrl::Endpoint) {
                 // What was refused never becomes usable.
                 self.unusable.clear();
             }
-            return Some(Reaction::Nacked(error.clone()));
+        } else if let Some(serial) = serial {
+            watch.accept(serial);
         }
-        status.acked_nonce = Some(request.nonce.clone());
-        status.acked_at = Some(now);
-        status.last_error = None;
-        if request.type_url == TypeUrl::Endpoint {
-            self.unusable.retain(|name| !watch.has.contains_key(name));
-        }
-        Some(Reaction::Acked)
-    }
-
-    /// The answer to a request: the resources it asked for.
-    ///
-    /// `resources` are those that exist of the wanted ones.
-    pub fn respond(
-        &mut self,
-        type_url: &TypeUrl,
-        wanted: &Wanted,
-        resources: Vec<Resource>,
-        version: &str,
-        now: SystemTime,
-    ) -> Option<Answer> {
-        self.answer(type_url, wanted, resources, version, now, true)
-    }
-
-    /// What a change of the configuration sends: `resources` are all that the
-    /// subscription covers now. `None` when the client has them all.
-    pub fn push(
-        &mut self,
-        type_url: &TypeUrl,
-        resources: Vec<Resource>,
-        version: &str,
-        now: SystemTime,
-    ) -> Option<Answer> {
-        let wanted = self.wanted(type_url)?;
-        self.answer(type_url, &wanted, resources, version, now, false)
-    }
-
-    fn answer(
-        &mut self,
-        type_url: &TypeUrl,
-        wanted: &Wanted,
-        mut resources: Vec<Resource>,
-        version: &str,
-        now: SystemTime,
-        always: bool,
-    ) -> Option<Answer> {
-        let variant = self.variant;
-        // A cluster that is about to go keeps its endpoints: requests use it
-        // until the client has the routes that do not.
-        let leaving = match self.watches.get(&TypeUrl::Cluster) {
-            Some(clusters) if *type_url == TypeUrl::Endpoint && !always => clusters.doomed.clone(),
-            _ => BTreeSet::new(),
-        };
-        resources.retain(|resource| !leaving.contains(&resource.name));
-        let watch = self.watches.get_mut(type_url)?;
-        let whole_state = variant == Variant::Sotw && watch.wildcard;
-        if *type_url == TypeUrl::Endpoint {
-            watch.force.append(&mut self.warming);
-        }
-
-        let exist: BTreeSet<Arc<str>> = resources.iter().map(|resource| resource.name.clone()).collect();
-        let gone: Vec<Arc<str>> = match wanted {
-            Wanted::All => watch.has.keys().filter(|name| !exist.contains(*name)).cloned().collect(),
-            Wanted::Names(names) => names
-                .iter()
-                .filter(|name| !exist.contains(*name) && !leaving.contains(*name))
-                .filter(|name| always || watch.has.contains_key(*name))
-                .cloned()
-                .collect(),
-        };
-        watch.doomed.retain(|name| !exist.contains(name));
-
-        let changed = |watch: &Watch, resource: &Resource| {
-            watch.force.contains(&resource.name)
-                || watch.has.get(&resource.name).is_none_or(|(version, _)| *version != resource.version)
-        };
-        let any_changed = resources.iter().any(|resource| changed(watch, resource));
-        let changed_names: Vec<Arc<str>> =
-            resources.iter().filter(|r| changed(watch, r)).map(|r| r.name.clone()).collect();
-
-        let mut send: Vec<Resource> = if whole_state {
-            if any_changed || always { resources } else { Vec::new() }
-        } else {
-            resources.into_iter().filter(|resource| changed(watch, resource)).collect()
-        };
-        let mut removed = Vec::new();
-        if *type_url == TypeUrl::Cluster {
-            if !always {
-                let is_new = |resource: &&Resource| {
-                    resource.awaits_endpoints && !watch.has.contains_key(&resource.name)
-                };
-                self.unusable.extend(send.iter().filter(is_new).map(|resource| resource.name.clone()));
+        if !is_overtaken {
+            let status = &mut watch.status;
+            status.answered_nonce = Some(request.nonce.clone());
+            if error.is_none() {
+                status.acked_nonce = Some(request.nonce.clone());
+                status.acked_at = Some(now);
+                if request.type_url == TypeUrl::Endpoint {
+                    self.unusable.retain(|name| !watch.has.contains_key(name));
+                }
             }
-            self.unusable.retain(|name| exist.contains(name));
-            // Make before break: `settle` removes them. A client that does not
-            // have the cluster cannot lose it.
-            watch.doomed.extend(gone.iter().filter(|name| watch.has.contains_key(*name)).cloned());
-            if whole_state && !send.is_empty() {
-                let kept = watch.doomed.iter().filter_map(|name| {
-                    let (version, body) = watch.has.get(name)?;
-                    Some(Resource {
-                        name: name.clone(),
-                        body: body.clone()?,
-                        version: *version,
-                        awaits_endpoints: false,
-                    })
-                });
-                send.extend(kept.collect::<Vec<_>>());
-            }
-        } else {
-            for name in &gone {
-                watch.has.remove(name);
-            }
-            removed = gone;
         }
-        let shrinks = whole_state && !removed.is_empty();
-        if send.is_empty() && (removed.is_empty() || variant == Variant::Sotw) && !always && !shrinks {
-            return None;
-        }
-        for resource in &send {
-            let body = whole_state.then(|| resource.body.clone());
-            watch.has.insert(resource.name.clone(), (resource.version, body));
-            watch.force.remove(&resource.name);
-        }
-        if whole_state && shrinks && send.is_empty() {
-            // Only removals: the state is what the client has without them.
-            send = Self::state(watch);
-        }
-        if *type_url == TypeUrl::Cluster {
-            self.warming.extend(changed_names);
-        }
-        Some(Self::stamp(&mut self.serial, watch, type_url, version, now, send, removed))
+        let accepted = serial.map(|_| Verdict::Accepted);
+        Reaction { verdict: refused.or(accepted), is_overtaken, respond: None }
     }
+}
 
-    /// Everything a state-of-the-world client has of a wildcard type.
-    fn state(watch: &Watch) -> Vec<Resource> {
-        let resource = |(name, (version, body)): (&Arc<str>, &(u64, Option<Bytes>))| {
-            Some(Resource {
-                name: name.clone(),
-                body: body.clone()?,
-                version: *version,
-                awaits_endpoints: false,
-            })
-        };
-        watch.has.iter().filter_map(resource).collect()
+/// The beginning of a text that the client has written.
+fn clip(text: &str) -> String {
+    if text.len() <= MAX_ERROR {
+        return text.to_owned();
     }
-
-    fn stamp(
-        serial: &mut u64,
-        watch: &mut Watch,
-        type_url: &TypeUrl,
-        version: &str,
-        now: SystemTime,
-        resources: Vec<Resource>,
-        removed: Vec<Arc<str>>,
-    ) -> Answer {
-        *serial += 1;
-        let nonce = format!("{version}-{serial}");
-        watch.status.sent_nonce = Some(nonce.clone());
-        watch.status.sent_at = Some(now);
-        watch.status.last_error = None;
-        Answer { type_url: type_url.clone(), nonce, version: version.into(), resources, removed }
-    }
-
-    /// Removes clusters that are gone, once the client has answered every
-    /// listener and route that was sent: to be called after a push and after
-    /// each answer of the client.
-    pub fn settle(&mut self, version: &str, now: SystemTime) -> Option<Answer> {
-        let busy = [TypeUrl::Cluster, TypeUrl::Listener, TypeUrl::Route]
-            .iter()
-            .filter_map(|type_url| self.watches.get(type_url))
-            .any(|watch| watch.status.is_pending());
-        let variant = self.variant;
-        let watch = self.watches.get_mut(&TypeUrl::Cluster)?;
-        if busy || !self.unusable.is_empty() || watch.doomed.is_empty() {
-            return None;
-        }
-        let removed: Vec<Arc<str>> = std::mem::take(&mut watch.doomed).into_iter().collect();
-        for name in &removed {
-            watch.has.remove(name);
-        }
-        let resources = if variant == Variant::Sotw { Self::state(watch) } else { Vec::new() };
-        Some(Self::stamp(&mut self.serial, watch, &TypeUrl::Cluster, version, now, resources, removed))
-    }
+    format!("{}…", &text[..text.floor_char_boundary(MAX_ERROR)])
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub enum Error {
     Key(String),
     /// The token cannot be signed.
     #[error("sign the token: {0}")]
-    Sign(#[source] jsonwebtoken::errors::Error),
+    Sign(String),
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -66,21 +66,15 @@ impl Issuer {
     /// # Errors
     /// When the key cannot be read, made or kept.
     pub fn open(state: &StateDir) -> Result<Self, Error> {
+        let state = state.lock()?;
         if let Some(pem) = state.read(KEY_FILE)? {
             return Self::from_pem(&pem);
         }
         let key =
             PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(|error| Error::Key(error.to_string()))?;
         let pem = key.to_pkcs8_pem();
-        match state.create(&[(KEY_FILE, &pem)]) {
-            Ok(()) => Self::from_pem(&pem),
-            // Another process has just made it.
-            Err(error) if error.is_already_there() => {
-                let pem = state.read(KEY_FILE)?.ok_or_else(|| Error::Key("vanished".into()))?;
-                Self::from_pem(&pem)
-            }
-            Err(error) => Err(error.into()),
-        }
+        state.create(KEY_FILE, &pem)?;
+        Self::from_pem(&pem)
     }
 
     fn from_pem(pem: &str) -> Result<Self, Error> {
@@ -113,7 +107,8 @@ impl Issuer {
             nbf: now,
             exp: now.saturating_add(ttl.as_secs()),
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.encoding).map_err(Error::Sign)
+        jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.encoding)
+            .map_err(|error| Error::Sign(error.to_string()))
     }
 
     /// Whom a token stands for.

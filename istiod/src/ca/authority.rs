@@ -11,6 +11,7 @@ use pki::issuer::{self, Issuer, San};
 use pki::key::{Algorithm, PrivateKey};
 use rustls::ServerConfig;
 
+use super::selfsigned::{KEY_FILE, ROOT_FILE};
 use super::{plugged, selfsigned};
 use crate::config::Settings;
 use crate::state_dir::{self, StateDir};
@@ -22,12 +23,12 @@ pub enum Error {
     #[error(transparent)]
     State(#[from] state_dir::Error),
     /// A CA file cannot be read.
-    #[error("read {path}: {source}", path = path.display())]
+    #[error("read {path}: {why}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// Some of the files are there, others not.
     #[error("incomplete signing CA bundle detected in {dir}: {missing} not there", dir = dir.display(), missing = missing.join(", "))]
@@ -38,12 +39,24 @@ pub enum Error {
         missing: Vec<&'static str>,
     },
     /// The files do not make a CA.
-    #[error("CA files in {dir}: {source}", dir = dir.display())]
+    #[error("CA files in {dir}: {why}", dir = dir.display())]
     Files {
         /// The directory.
         dir: PathBuf,
         /// What is wrong with them.
-        source: issuer::Error,
+        why: issuer::Error,
+    },
+    /// The files of the state directory do not make a CA.
+    #[error(
+        "the self-signed CA in {dir}: {why}; restore the file from a copy, or remove {KEY_FILE} and {ROOT_FILE} \
+         for a new root, which every workload must then be given",
+        dir = dir.display()
+    )]
+    Own {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong with them.
+        why: String,
     },
     /// Signing failed.
     #[error(transparent)]
@@ -125,21 +138,15 @@ impl Authority {
     }
 
     /// TLS settings of istiod's own port: a certificate of this authority for
-    /// `hosts`, client certificates of the mesh accepted but not required.
+    /// `names`, client certificates of the mesh accepted but not required.
     ///
     /// # Errors
     /// When the certificate cannot be made.
-    pub fn serving(
-        &self,
-        hosts: &[String],
-        ttl: Duration,
-        now: SystemTime,
-    ) -> Result<Arc<ServerConfig>, Error> {
+    pub fn serving(&self, names: &[San], ttl: Duration, now: SystemTime) -> Result<Arc<ServerConfig>, Error> {
         let failed = |error: &dyn std::fmt::Display| Error::Serving(error.to_string());
         let key = PrivateKey::generate(Algorithm::EcdsaP256).map_err(|error| failed(&error))?;
         let csr = Csr::of_key(&key).map_err(|error| failed(&error))?;
-        let sans: Vec<San> = hosts.iter().cloned().map(San::Dns).collect();
-        let chain = self.issuer.issue(&csr, &sans, ttl, now)?;
+        let chain = self.issuer.issue(&csr, names, ttl, now)?;
         let config = pki::verify::server_config(&chain.concat(), &key, self.root_pem(), &[b"h2"])
             .map_err(|error| failed(&error))?;
         Ok(Arc::new(config))

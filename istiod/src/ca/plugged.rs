@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::SystemTime;
 
-use pki::issuer::{Issuer, Material};
+use pki::issuer::{Issuer, Material, Pem};
 
 use super::authority::Error;
 
@@ -23,7 +23,7 @@ pub fn open(dir: &Path, now: SystemTime) -> Result<Option<Issuer>, Error> {
         match fs::read_to_string(dir.join(name)) {
             Ok(text) => texts.push(text),
             Err(error) if error.kind() == ErrorKind::NotFound => missing.push(name),
-            Err(source) => return Err(Error::Read { path: dir.join(name), source }),
+            Err(why) => return Err(Error::Read { path: dir.join(name), why }),
         }
     }
     let [cert, key, chain, root] = texts.as_slice() else {
@@ -32,6 +32,8 @@ pub fn open(dir: &Path, now: SystemTime) -> Result<Option<Issuer>, Error> {
         }
         return Err(Error::Incomplete { dir: dir.into(), missing });
     };
+    let [cert, key, chain, root] = [(FILES[0], cert), (FILES[1], key), (FILES[2], chain), (FILES[3], root)]
+        .map(|(file, text)| Pem { file, text });
     let material = Material { cert, key, chain, root };
-    Issuer::load(&material, now).map(Some).map_err(|source| Error::Files { dir: dir.into(), source })
+    Issuer::load(&material, now).map(Some).map_err(|why| Error::Files { dir: dir.into(), why })
 }

@@ -12,8 +12,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
 use tracing::{debug, info, warn};
-use xds::session::Wanted;
-use xds::{Answer, Reaction, Request, Session, Variant};
+use xds::session::{Wanted, is_served};
+use xds::{Answer, Request, Session, Variant, Verdict};
 
 use super::status::{Entry, Row, Table};
 use crate::auth::Caller;
@@ -65,6 +65,8 @@ struct Connection {
     entry: Entry,
     /// Listeners and routes wait until then, if they do.
     held: Option<Instant>,
+    /// Whether a type that is not served was asked for, which is logged once.
+    has_strange_type: bool,
 }
 
 /// Serves one stream until the proxy leaves or istiod stops.
@@ -78,16 +80,10 @@ pub async fn serve(
     mut requests: impl Stream<Item = Result<Incoming, Status>> + Unpin,
     outbox: mpsc::Sender<Result<Answer, Status>>,
 ) -> Result<(), Status> {
-    let Some(first) = first_request(&mut requests).await? else { return Ok(()) };
-    let node = first.node.as_ref().filter(|node| !node.id.is_empty()).ok_or_else(|| {
-        Status::invalid_argument("the first request of a stream must carry the node with its id")
+    let opened = open(&hub, caller.as_ref(), &mut requests).await.inspect_err(|status| {
+        warn!(target: "ads", code = ?status.code(), reason = status.message(), "stream refused");
     })?;
-    let proxy = Proxy::from_node(node).map_err(|error| Status::invalid_argument(format!("node: {error}")))?;
-    if hub.identity_check
-        && let Some(caller) = &caller
-    {
-        authorize(caller, &proxy)?;
-    }
+    let Some((proxy, first)) = opened else { return Ok(()) };
 
     let id = format!("{}-{}", proxy.id, hub.serial.fetch_add(1, Ordering::Relaxed) + 1);
     let row = Row {
@@ -109,8 +105,9 @@ pub async fn serve(
         outbox,
         entry,
         held: None,
+        has_strange_type: false,
     };
-    let end = connection.run(first.request, requests, &mut hub.world).await;
+    let end = connection.run(first, requests, &mut hub.world).await;
     match &end {
         Ok(()) => info!(target: "ads", id = connection.id, "connection closed"),
         Err(status) => {
@@ -118,6 +115,26 @@ pub async fn serve(
         }
     }
     end
+}
+
+/// The proxy and its first request, once it has said who it is and may be that;
+/// `None` when it left before.
+async fn open(
+    hub: &Hub,
+    caller: Option<&Caller>,
+    requests: &mut (impl Stream<Item = Result<Incoming, Status>> + Unpin),
+) -> Result<Option<(Proxy, Request)>, Status> {
+    let Some(first) = first_request(requests).await? else { return Ok(None) };
+    let node = first.node.as_ref().filter(|node| !node.id.is_empty()).ok_or_else(|| {
+        Status::invalid_argument("the first request of a stream must carry the node with its id")
+    })?;
+    let proxy = Proxy::from_node(node).map_err(|error| Status::invalid_argument(format!("node: {error}")))?;
+    if hub.identity_check
+        && let Some(caller) = caller
+    {
+        authorize(caller, &proxy)?;
+    }
+    Ok(Some((proxy, first.request)))
 }
 
 /// The first request that is not about health.
@@ -192,28 +209,34 @@ impl Connection {
     }
 
     async fn request(&mut self, request: &Request) -> Result<(), Status> {
-        let now = SystemTime::now();
-        let reaction = self.session.request(request, now);
         let type_url = &request.type_url;
-        match &reaction {
-            Reaction::Respond(wanted) => {
-                let wanted = wanted.clone();
-                let resources = self.generate(type_url, &wanted).await?;
-                let version = self.world.version.clone();
-                let answer = self.session.respond(type_url, &wanted, resources, &version, SystemTime::now());
-                self.send(answer).await?;
-                if self.session.endpoints_due() {
-                    self.push_type(&TypeUrl::Endpoint).await?;
-                }
-            }
-            Reaction::Nacked(error) => {
-                self.hub.metrics.rejected(type_url);
-                warn!(target: "ads", id = self.id, r#type = type_url.short(), error, "the proxy refused the configuration and keeps what it had");
-            }
-            Reaction::Stale => self.hub.metrics.expired_nonce(type_url),
-            Reaction::Acked | Reaction::Unsubscribed => {}
-        }
+        let reaction = self.session.request(request, SystemTime::now()).map_err(|error| {
+            Status::resource_exhausted(format!("{} of {}: {error}", type_url.short(), self.proxy.id))
+        })?;
         debug!(target: "ads", id = self.id, r#type = type_url.short(), nonce = request.nonce, ?reaction, "request");
+        if let Some(Verdict::Refused(error)) = &reaction.verdict {
+            self.hub.metrics.rejected(type_url);
+            warn!(
+                target: "ads", id = self.id, r#type = type_url.short(), nonce = request.nonce, error,
+                "the proxy refused the configuration and keeps what it had"
+            );
+        }
+        if reaction.is_overtaken {
+            self.hub.metrics.expired_nonce(type_url);
+        }
+        if !is_served(type_url) && reaction.respond.is_some() && !self.has_strange_type {
+            self.has_strange_type = true;
+            warn!(target: "ads", id = self.id, r#type = type_url.as_str(), "asked for a type that istiod does not serve; further ones are not logged");
+        }
+        if let Some(wanted) = reaction.respond {
+            let resources = self.generate(type_url, &wanted).await?;
+            let version = self.world.version.clone();
+            let answer = self.session.respond(type_url, &wanted, resources, &version, SystemTime::now());
+            self.send(answer).await?;
+            if self.session.endpoints_due() {
+                self.push_type(&TypeUrl::Endpoint).await?;
+            }
+        }
         if self.held.is_some() && !self.session.routes_must_wait() {
             self.release().await?;
         }

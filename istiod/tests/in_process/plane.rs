@@ -37,6 +37,11 @@ pub(crate) struct Plane {
 impl Plane {
     /// Starts one on free ports, with the objects of bookinfo.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| None).await
+    }
+
+    /// Starts one with that environment.
+    pub(crate) async fn start_with(environment: impl Fn(&str) -> Option<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let objects = dir.path().join("objects");
         fs::create_dir(&objects).unwrap();
@@ -52,7 +57,7 @@ impl Plane {
         let ports = ["--secureGRPCAddr", free, "--monitoringAddr", free, "--httpAddr", free];
         let cli = Cli::try_parse_from(args.into_iter().chain(ports)).unwrap();
         let Command::Discovery(args) = cli.command else { panic!() };
-        let running = app::build(env::resolve(&args, |_| None).unwrap()).await.unwrap();
+        let running = app::build(env::resolve(&args, environment).unwrap()).await.unwrap();
         let plane = Self { running, dir, tasks: Tasks::new() };
         while plane.page(plane.running.http, "/ready").await.0 != 200 {
             tokio::time::sleep(Duration::from_millis(5)).await;

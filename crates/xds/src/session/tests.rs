@@ -1,5 +1,10 @@
 use super::*;
 
+use bytes::Bytes;
+
+mod refused;
+mod subscribed;
+
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 fn resource(name: &str, body: &'static str) -> Resource {
@@ -21,14 +26,35 @@ fn names(answer: &Answer) -> Vec<&str> {
     answer.resources.iter().map(|resource| &*resource.name).collect()
 }
 
+impl Session {
+    fn take(&mut self, request: &Request) -> Reaction {
+        self.request(request, NOW).unwrap()
+    }
+
+    /// What a request is answered with.
+    fn wants(&mut self, request: &Request) -> Wanted {
+        self.take(request).respond.unwrap_or_else(|| panic!("{request:?} is not answered"))
+    }
+
+    fn status_of(&self, type_url: &TypeUrl) -> &TypeStatus {
+        &self.watches[type_url].status
+    }
+}
+
+fn accepted() -> Reaction {
+    Reaction { verdict: Some(Verdict::Accepted), ..Reaction::default() }
+}
+
+fn refusal(type_url: TypeUrl, nonce: &str, names: &[&str]) -> Request {
+    Request { error: Some("no".into()), ..ask(type_url, nonce, names) }
+}
+
 /// Subscribes, answers and acknowledges.
 fn synced(session: &mut Session, type_url: &TypeUrl, subscribe: &[&str], resources: Vec<Resource>) {
-    let Reaction::Respond(wanted) = session.request(&ask(type_url.clone(), "", subscribe), NOW) else {
-        panic!("a first request is answered");
-    };
+    let wanted = session.wants(&ask(type_url.clone(), "", subscribe));
     let answer = session.respond(type_url, &wanted, resources, "v", NOW).unwrap();
     let repeat = if session.variant() == Variant::Sotw { subscribe } else { &[] };
-    assert_eq!(session.request(&ask(type_url.clone(), &answer.nonce, repeat), NOW), Reaction::Acked);
+    assert_eq!(session.take(&ask(type_url.clone(), &answer.nonce, repeat)), accepted());
 }
 
 #[test]
@@ -48,7 +74,7 @@ fn delta_resumes_from_initial_versions() {
     let mut first = ask(TypeUrl::Listener, "", &[]);
     first.initial_versions.insert("a".into(), resource("a", "1").version_text());
     first.initial_versions.insert("gone".into(), "1".into());
-    let Reaction::Respond(wanted) = session.request(&first, NOW) else { panic!() };
+    let wanted = session.wants(&first);
     let all = vec![resource("a", "1"), resource("b", "1")];
     let answer = session.respond(&TypeUrl::Listener, &wanted, all, "v", NOW).unwrap();
     assert_eq!(names(&answer), ["b"]);
@@ -60,8 +86,7 @@ fn delta_answers_names_asked_again() {
     let mut session = Session::new(Variant::Delta);
     let route = TypeUrl::Route;
     synced(&mut session, &route, &["80"], vec![resource("80", "1")]);
-    let reaction = session.request(&ask(route.clone(), "", &["80"]), NOW);
-    let Reaction::Respond(wanted) = reaction else { panic!("{reaction:?}") };
+    let wanted = session.wants(&ask(route.clone(), "", &["80"]));
     let answer = session.respond(&route, &wanted, vec![resource("80", "1")], "v", NOW).unwrap();
     assert_eq!(names(&answer), ["80"]);
 }
@@ -69,7 +94,7 @@ fn delta_answers_names_asked_again() {
 #[test]
 fn delta_says_that_a_name_does_not_exist() {
     let mut session = Session::new(Variant::Delta);
-    let Reaction::Respond(wanted) = session.request(&ask(TypeUrl::Route, "", &["x"]), NOW) else { panic!() };
+    let wanted = session.wants(&ask(TypeUrl::Route, "", &["x"]));
     let answer = session.respond(&TypeUrl::Route, &wanted, vec![], "v", NOW).unwrap();
     assert_eq!(answer.removed, ["x".into()]);
 }
@@ -81,8 +106,8 @@ fn a_refused_response_is_not_repeated_and_shown() {
         let cluster = TypeUrl::Cluster;
         synced(&mut session, &cluster, &[], vec![resource("a", "1")]);
         let answer = session.push(&cluster, vec![resource("a", "bad")], "v2", NOW).unwrap();
-        let refusal = Request { error: Some("no".into()), ..ask(cluster.clone(), &answer.nonce, &[]) };
-        assert_eq!(session.request(&refusal, NOW), Reaction::Nacked("no".into()));
+        let reaction = session.take(&refusal(cluster.clone(), &answer.nonce, &[]));
+        assert_eq!((reaction.verdict, reaction.respond), (Some(Verdict::Refused("no".into())), None));
         let (_, status) = session.status().next().unwrap();
         assert_eq!(status.last_error.as_deref(), Some("no"));
         assert_eq!(status.state(), crate::SyncState::Error);
@@ -96,7 +121,8 @@ fn an_overtaken_or_invented_nonce_is_ignored() {
     for variant in [Variant::Sotw, Variant::Delta] {
         let mut session = Session::new(variant);
         synced(&mut session, &TypeUrl::Cluster, &[], vec![resource("a", "1")]);
-        assert_eq!(session.request(&ask(TypeUrl::Cluster, "garbage", &[]), NOW), Reaction::Stale);
+        let reaction = session.take(&ask(TypeUrl::Cluster, "garbage", &[]));
+        assert_eq!(reaction, Reaction { is_overtaken: true, ..Reaction::default() });
     }
 }
 
@@ -118,13 +144,13 @@ fn sotw_sends_only_added_names() {
     let endpoint = TypeUrl::Endpoint;
     synced(&mut session, &endpoint, &["a"], vec![resource("a", "1")]);
     let nonce = session.watches[&endpoint].status.sent_nonce.clone().unwrap();
-    let reaction = session.request(&ask(endpoint.clone(), &nonce, &["a", "b"]), NOW);
-    let Reaction::Respond(wanted) = reaction else { panic!("{reaction:?}") };
+    let wanted = session.wants(&ask(endpoint.clone(), &nonce, &["a", "b"]));
     assert_eq!(wanted, Wanted::Names(["b".into()].into()));
     let answer = session.respond(&endpoint, &wanted, vec![resource("b", "1")], "v", NOW).unwrap();
     assert_eq!(names(&answer), ["b"]);
-    assert_eq!(session.request(&ask(endpoint.clone(), &answer.nonce, &["a"]), NOW), Reaction::Acked);
-    assert_eq!(session.request(&ask(endpoint, "", &[]), NOW), Reaction::Unsubscribed);
+    assert_eq!(session.take(&ask(endpoint.clone(), &answer.nonce, &["a"])), accepted());
+    assert_eq!(session.take(&ask(endpoint.clone(), "", &[])), Reaction::default());
+    assert_eq!(session.wanted(&endpoint), None);
 }
 
 #[test]
@@ -139,7 +165,7 @@ fn clusters_go_after_routes_are_accepted() {
         let routes = session.push(&TypeUrl::Route, vec![resource("80", "2")], "v2", NOW).unwrap();
         assert_eq!(session.settle("v2", NOW), None);
         let repeat: &[&str] = if variant == Variant::Sotw { &["80"] } else { &[] };
-        session.request(&ask(TypeUrl::Route, &routes.nonce, repeat), NOW);
+        session.take(&ask(TypeUrl::Route, &routes.nonce, repeat));
         let answer = session.settle("v2", NOW).unwrap();
         match variant {
             Variant::Sotw => assert_eq!(names(&answer), ["a"]),
@@ -188,18 +214,16 @@ fn routes_wait_until_the_endpoints_of_new_clusters_are_accepted() {
         let fixed = resource("fixed", "1");
         let clusters = session.push(&TypeUrl::Cluster, vec![by_eds("a"), by_eds("b"), fixed], "v2", NOW);
         assert!(session.routes_must_wait());
-        session.request(&ask(TypeUrl::Cluster, &clusters.unwrap().nonce, &[]), NOW);
+        session.take(&ask(TypeUrl::Cluster, &clusters.unwrap().nonce, &[]));
         assert!(session.routes_must_wait(), "{variant:?}: accepted, but without endpoints");
         let names: &[&str] = if variant == Variant::Sotw { &["a", "b"] } else { &["b"] };
         let nonce = session.watches[&TypeUrl::Endpoint].status.sent_nonce.clone().unwrap();
-        let Reaction::Respond(wanted) = session.request(&ask(TypeUrl::Endpoint, &nonce, names), NOW) else {
-            panic!("{variant:?}: new names are answered");
-        };
+        let wanted = session.wants(&ask(TypeUrl::Endpoint, &nonce, names));
         let answer =
             session.respond(&TypeUrl::Endpoint, &wanted, vec![resource("b", "1")], "v2", NOW).unwrap();
         assert!(session.routes_must_wait(), "{variant:?}: sent, but not accepted");
         let names: &[&str] = if variant == Variant::Sotw { names } else { &[] };
-        session.request(&ask(TypeUrl::Endpoint, &answer.nonce, names), NOW);
+        session.take(&ask(TypeUrl::Endpoint, &answer.nonce, names));
         assert!(!session.routes_must_wait(), "{variant:?}");
     }
 }
