@@ -42,7 +42,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         Action::DryRun => dry_run(config)?,
         Action::Apply | Action::Cleanup => apply(config)?,
     }
-    if config.validation.is_some() && config.action != Action::DryRun {
+    // There is nothing to probe where nothing was applied, or all was removed.
+    if matches!(config.action, Action::Apply | Action::Skip) {
         validate::run(config).map_err(Failure::NotValid)?;
     }
     Ok(())

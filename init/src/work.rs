@@ -10,13 +10,14 @@ use crate::iptables::apply::{Step, commit};
 use crate::iptables::programs::{Lock, Programs};
 use crate::iptables::ruleset::Ruleset;
 use crate::plan::Plan;
-use crate::{nft, passthrough, route};
+use crate::{capability, nft, passthrough, route};
 
 /// From what is in force to what a configuration asks for.
 #[derive(Debug)]
 pub struct Work {
     plan: Plan,
     force: bool,
+    lock: Lock,
     rules: Rules,
     routes: route::Change,
     /// Whether `::6` has to be added to `lo`, or removed.
@@ -81,6 +82,7 @@ impl Work {
             routes: route::Change::of(&plan, route::live()?),
             passthrough: (wants_passthrough != has_passthrough).then_some(wants_passthrough),
             force: config.force,
+            lock,
             plan,
             rules,
         })
@@ -141,10 +143,13 @@ impl Work {
     fn commit_rules(&self) -> anyhow::Result<Done> {
         match &self.rules {
             Rules::Iptables { programs, why, steps } => {
+                let changed = steps.iter().any(|step| step.text().is_some());
+                if changed && programs.variant == Some(Variant::Legacy) {
+                    capability::check_legacy()?;
+                }
                 commit(*programs, steps).map_err(|error| self.explain(error.into(), false))?;
                 let removed =
                     take_over(*programs).context("the new rules are in force; removing older ones")?;
-                let changed = steps.iter().any(|step| step.text().is_some());
                 let rules = steps.iter().map(Step::rules).sum();
                 Ok(Done { back_end: name(*programs), why, changed, rules, removed })
             }
@@ -152,7 +157,7 @@ impl Work {
                 let nft::Outcome { changed, rules } =
                     nft::apply(&self.plan, self.force).map_err(|error| self.explain(error.into(), true))?;
                 let mut removed = Vec::new();
-                if remove_legacy().context("the new rules are in force; removing older ones")? {
+                if remove_legacy(self.lock).context("the new rules are in force; removing older ones")? {
                     removed.push("iptables-legacy");
                 }
                 Ok(Done { back_end: "nftables", why: "--native-nftables", changed, rules, removed })
@@ -210,7 +215,7 @@ fn take_over(programs: Programs) -> anyhow::Result<Vec<&'static str>> {
     if none_without_nf_tables(nft::remove_native())? {
         removed.push("nftables");
     }
-    if remove_legacy()? {
+    if remove_legacy(programs.lock)? {
         removed.push("iptables-legacy");
     }
     Ok(removed)
@@ -226,8 +231,8 @@ fn none_without_nf_tables(result: Result<bool, nft::Error>) -> Result<bool, nft:
 }
 
 /// Removes our rules from legacy iptables, if it has any.
-fn remove_legacy() -> anyhow::Result<bool> {
-    let Some((programs, steps)) = legacy(Lock::choose(false))? else { return Ok(false) };
+fn remove_legacy(lock: Lock) -> anyhow::Result<bool> {
+    let Some((programs, steps)) = legacy(lock)? else { return Ok(false) };
     commit(programs, &steps)?;
     Ok(steps.iter().any(|step| step.text().is_some()))
 }

@@ -19,7 +19,11 @@ fn write(live: &Ruleset, wanted: &Ruleset, again: bool) -> Option<String> {
     let mut text = String::new();
     let stale =
         live.tables().iter().filter(|table| wanted.tables().iter().all(|other| other.name != table.name));
-    let names = wanted.tables().iter().chain(stale).map(|table| table.name.as_str());
+    let mut names: Vec<&str> = wanted.tables().iter().chain(stale).map(|table| table.name.as_str()).collect();
+    // Each table is a commit of its own, so what captures comes before what
+    // captured goes: `mangle` is first when it has TPROXY, and else the last.
+    let has_tproxy = wanted.chain("mangle", TPROXY).is_some();
+    names.sort_by_key(|name| (*name == "mangle") != has_tproxy);
     for name in names {
         let (live, wanted) = (chains(live, name), chains(wanted, name));
         if again || !is_same(live, wanted) {
@@ -28,6 +32,9 @@ fn write(live: &Ruleset, wanted: &Ruleset, again: bool) -> Option<String> {
     }
     (!text.is_empty()).then_some(text)
 }
+
+/// The chain by which `mangle` captures.
+const TPROXY: &str = "ISTIO_TPROXY";
 
 fn chains<'a>(rules: &'a Ruleset, table: &str) -> &'a [Chain] {
     rules.tables().iter().find(|known| known.name == table).map_or(&[], |table| &table.chains)
@@ -108,6 +115,20 @@ mod tests {
             change(&rules(OLD), &rules(NEW)).unwrap(),
             "*nat\n:ISTIO_A - [0:0]\n:ISTIO_B - [0:0]\n-A ISTIO_A -j DROP\n-X ISTIO_B\nCOMMIT\n"
         );
+    }
+
+    #[test]
+    fn captures_before_it_lets_go() {
+        let order = |from: &str, to: &str| -> Vec<String> {
+            let text = change(&rules(from), &rules(to)).unwrap();
+            text.lines().filter_map(|line| line.strip_prefix('*')).map(ToOwned::to_owned).collect()
+        };
+        let redirect =
+            "*mangle\n:ISTIO_DROP -\n-A ISTIO_DROP -j DROP\n*nat\n:ISTIO_A -\n-A ISTIO_A -j RETURN\n";
+        let tproxy =
+            "*mangle\n:ISTIO_TPROXY -\n-A ISTIO_TPROXY -j DROP\n*nat\n:ISTIO_B -\n-A ISTIO_B -j RETURN\n";
+        assert_eq!(order(redirect, tproxy), ["mangle", "nat"]);
+        assert_eq!(order(tproxy, redirect), ["nat", "mangle"]);
     }
 
     #[test]

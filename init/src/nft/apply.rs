@@ -8,7 +8,7 @@ use super::{print, read};
 use crate::plan::Plan;
 
 /// How often to look again when somebody else changes rules meanwhile.
-const ATTEMPTS: usize = 20;
+const ATTEMPTS: usize = 200;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,10 @@ pub fn remove_native() -> Result<bool, Error> {
 pub(super) fn until_calm<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     for _ in 1..ATTEMPTS {
         match attempt() {
-            Err(error) if error.is_race() => tracing::debug!("{error}; once more"),
+            Err(error) if error.is_race() => {
+                tracing::debug!("{error}; once more");
+                std::thread::yield_now();
+            }
             result => return result,
         }
     }
