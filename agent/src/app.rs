@@ -1,23 +1,23 @@
 //! Puts the agent together, runs it, and decides when and how it ends.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use hyper_util::service::TowerToHyperService;
 use proto::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 use runtime::tasks::Tasks;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::args::Proxy;
 use crate::config::resolve::{self, Inputs, resolve};
-use crate::config::{Config, Drain, env, pod};
+use crate::config::{Config, Drain, ISTIO_VERSION, env, pod};
 use crate::envoy::admin::Local;
 use crate::envoy::process::{Process, exit_code};
 use crate::envoy::{bootstrap, drain};
@@ -55,7 +55,6 @@ pub struct Running {
 /// # Errors
 /// All that is wrong, a line each.
 pub async fn configure(args: &Proxy, log_as_json: bool) -> anyhow::Result<Config> {
-    let root = Path::new(".");
     let env = env::snapshot();
     let pod_file = |path: &str| pod::read(Path::new(path)).with_context(|| format!("read {path}"));
     let labels = pod_file(names::path::POD_LABELS)?;
@@ -65,35 +64,41 @@ pub async fn configure(args: &Proxy, log_as_json: bool) -> anyhow::Result<Config
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error).with_context(|| format!("read --meshConfig {}", args.mesh_config)),
     };
-    let excluded = resolve::excluded_interfaces(&annotations);
-    let addresses = addresses(&excluded, env.contains_key(env::INSTANCE_IP.name)).await;
-    let inputs = Inputs {
-        args,
-        env: &env,
-        labels: &labels,
-        annotations: &annotations,
-        mesh_config: mesh_config.as_deref(),
-        addresses: &addresses,
-        root,
-        log_as_json,
+    let inputs = |addresses: &[IpAddr]| {
+        let inputs = Inputs {
+            args,
+            env: &env,
+            labels: &labels,
+            annotations: &annotations,
+            mesh_config: mesh_config.as_deref(),
+            addresses,
+            root: Path::new("."),
+            log_as_json,
+        };
+        resolve(&inputs).map_err(|errors| anyhow!("invalid configuration:\n  {}", errors.join("\n  ")))
     };
-    match resolve(&inputs) {
-        Ok((config, warnings)) => {
-            for warning in warnings {
-                warn!("{warning}");
-            }
-            Ok(config)
-        }
-        Err(errors) => anyhow::bail!("invalid configuration:\n  {}", errors.join("\n  ")),
+    let excluded = resolve::excluded_interfaces(&annotations);
+    let mut addresses = pod::addresses(&excluded);
+    let is_told = env.get(env::INSTANCE_IP.name).is_some_and(|text| !text.is_empty());
+    if addresses.is_empty() && !is_told {
+        // With any address at all: what else is wrong is not worth the wait.
+        inputs(&[IpAddr::V4(Ipv4Addr::UNSPECIFIED)])?;
+        info!(limit = ?ADDRESS_TIMEOUT, "no interface has an address yet; waiting for one");
+        addresses = first_addresses(&excluded).await;
     }
+    let (config, warnings) = inputs(&addresses)?;
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    Ok(config)
 }
 
-/// The addresses of the pod; waits for one unless it is told one.
-async fn addresses(excluded: &[String], is_told: bool) -> Vec<std::net::IpAddr> {
+/// Waits until the pod has an address; empty when it still has none in the end.
+async fn first_addresses(excluded: &[String]) -> Vec<IpAddr> {
     let start = Instant::now();
     loop {
         let found = pod::addresses(excluded);
-        if !found.is_empty() || is_told || Instant::now() - start > ADDRESS_TIMEOUT {
+        if !found.is_empty() || Instant::now() - start > ADDRESS_TIMEOUT {
             return found;
         }
         sleep(ADDRESS_PERIOD).await;
@@ -153,6 +158,27 @@ pub async fn build(config: Config) -> anyhow::Result<Running> {
     Ok(Running { status: address, identity: current, tasks, envoy, ready, commands, drain, admin })
 }
 
+/// The agent from its configuration to its end; returns the exit code.
+///
+/// # Errors
+/// What is wrong with the configuration, or cannot be opened or started.
+pub async fn run(args: &Proxy, log_as_json: bool, mut signals: mpsc::Receiver<()>) -> anyhow::Result<u8> {
+    let start = async {
+        let config = configure(args, log_as_json).await?;
+        debug!(version = ISTIO_VERSION, ?config, "configuration");
+        build(config).await
+    };
+    let running = tokio::select! {
+        running = start => running?,
+        // What is half started ends with the process.
+        Some(()) = signals.recv() => {
+            info!("signal before the start was complete: ending");
+            return Ok(0);
+        }
+    };
+    Ok(running.run(signals).await)
+}
+
 impl Running {
     /// Runs until a signal, a request to end, or the end of Envoy; returns the
     /// exit code: Envoy's when it ended by itself, 0 after an ordered end.
@@ -161,22 +187,21 @@ impl Running {
         let code = loop {
             tokio::select! {
                 status = ended(&mut self.envoy) => break report(&status),
-                _ = signals.recv() => {
+                Some(()) = signals.recv() => {
                     self.ready.drain();
                     if is_drained {
                         info!("signal after a drain: ending");
-                    } else {
-                        info!("signal: draining");
-                        self.drain(&mut signals).await;
+                        break 0;
                     }
-                    break 0;
+                    info!("signal: draining");
+                    break self.drain(&mut signals).await;
                 }
-                command = self.commands.recv() => match command {
-                    Some(Command::Drain) => {
+                Some(command) = self.commands.recv() => match command {
+                    Command::Drain => {
                         drain::begin(&self.drain, &self.admin, true).await;
                         is_drained = true;
                     }
-                    Some(Command::Quit) | None => {
+                    Command::Quit => {
                         info!("asked to end: ending at once");
                         self.ready.drain();
                         break 0;
@@ -191,21 +216,33 @@ impl Running {
         code
     }
 
-    /// Drains until Envoy may leave or has left, or somebody insists.
-    async fn drain(&mut self, signals: &mut mpsc::Receiver<()>) {
+    /// Drains until Envoy may leave or has left, or somebody insists; returns
+    /// the exit code, which is Envoy's when it has left.
+    async fn drain(&mut self, signals: &mut mpsc::Receiver<()>) -> u8 {
         if self.envoy.is_none() {
-            return;
+            return 0;
         }
-        let (settings, admin) = (&self.drain, &self.admin);
-        let orderly = async {
-            drain::begin(settings, admin, false).await;
-            drain::wait(settings, admin).await;
-        };
-        tokio::select! {
-            () = orderly => {}
-            _ = ended(&mut self.envoy) => info!("Envoy has ended"),
-            Some(()) = signals.recv() => info!("second signal: ending at once"),
-            Some(Command::Quit) = self.commands.recv() => info!("asked to end: ending at once"),
+        let (settings, admin) = (self.drain, self.admin.clone());
+        let mut orderly = std::pin::pin!(async {
+            drain::begin(&settings, &admin, false).await;
+            drain::wait(&settings, &admin).await;
+        });
+        loop {
+            tokio::select! {
+                () = &mut orderly => return 0,
+                status = ended(&mut self.envoy) => return report(&status),
+                Some(()) = signals.recv() => {
+                    info!("second signal: ending at once");
+                    return 0;
+                }
+                Some(command) = self.commands.recv() => match command {
+                    Command::Drain => info!("asked to drain, which is under way"),
+                    Command::Quit => {
+                        info!("asked to end: ending at once");
+                        return 0;
+                    }
+                },
+            }
         }
     }
 }
@@ -220,6 +257,10 @@ async fn ended(envoy: &mut Option<Process>) -> std::io::Result<ExitStatus> {
 
 fn report(status: &std::io::Result<ExitStatus>) -> u8 {
     match status {
+        Ok(status) if status.success() => {
+            info!("Envoy has ended by itself");
+            0
+        }
         Ok(status) => {
             error!(%status, "Envoy has ended by itself");
             exit_code(*status)

@@ -6,6 +6,7 @@ pub mod env;
 pub mod node;
 pub mod pod;
 pub mod resolve;
+mod unsupported;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use istio_agent::config::ISTIO_VERSION;
-use istio_agent::config::args::{Args, Command, Log, Proxy};
+use istio_agent::config::args::{Args, Command, Log, Proxy, is_for_init};
 use istio_agent::{app, command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -15,7 +14,14 @@ const FAILED: u8 = 255;
 const BLOCKING: (usize, Duration) = (2, Duration::from_secs(1));
 
 fn main() -> ExitCode {
-    let args = match Args::read(std::env::args_os()) {
+    let line: Vec<_> = std::env::args_os().collect();
+    if is_for_init(&line) {
+        // It calls itself by that name in its help.
+        return istio_init::command::run(
+            std::iter::once("istio-iptables".into()).chain(line.into_iter().skip(1)),
+        );
+    }
+    let args = match Args::read(line) {
         Ok(args) => args,
         Err(error) => {
             // Nothing is left to be said when standard error is gone.
@@ -26,7 +32,12 @@ fn main() -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().max_blocking_threads(BLOCKING.0).thread_keep_alive(BLOCKING.1);
     let result = match builder.build() {
-        Ok(runtime) => runtime.block_on(run(args)),
+        Ok(runtime) => {
+            let result = runtime.block_on(run(args));
+            // A look-up of a name may block for minutes, and nobody wants its answer any more.
+            runtime.shutdown_background();
+            result
+        }
         Err(error) => Err(error.into()),
     };
     match result {
@@ -44,6 +55,7 @@ async fn run(args: Args) -> anyhow::Result<u8> {
         Command::Proxy(args) => return proxy(&args, &log).await,
         Command::Wait(args) => command::wait::run(&args).await?,
         Command::Request(args) => command::request::run(&args).await?,
+        Command::IstioIptables => anyhow::bail!("write istio-iptables first, and its flags after it"),
         Command::Version(args) => command::version(args.short)?,
     }
     Ok(0)
@@ -53,9 +65,6 @@ async fn proxy(args: &Proxy, log: &Log) -> anyhow::Result<u8> {
     runtime::log::init(log.options().map_err(anyhow::Error::msg)?);
     // Taken over before anything is started, so that nothing is ever left behind.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let config = app::configure(args, log.as_json).await?;
-    tracing::debug!(version = ISTIO_VERSION, ?config, "configuration");
-    let running = app::build(config).await?;
     let (tx, signals) = mpsc::channel(1);
     let forward = async {
         loop {
@@ -63,5 +72,5 @@ async fn proxy(args: &Proxy, log: &Log) -> anyhow::Result<u8> {
             tx.try_send(()).ok();
         }
     };
-    tokio::select! { code = running.run(signals) => Ok(code), () = forward => Ok(FAILED) }
+    tokio::select! { code = app::run(args, log.as_json, signals) => code, () = forward => Ok(FAILED) }
 }

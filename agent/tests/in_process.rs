@@ -293,3 +293,39 @@ async fn the_status_port_answers() {
     assert_eq!((code, body.as_str()), (200, "OK"));
     assert_eq!(soon("the end", pod.ended()).await, 0);
 }
+
+/// An agent whose drain lasts longer than any test, with that script as Envoy.
+async fn draining(istiod: &Istiod, script: &str) -> Pod {
+    let env = [("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"), ("MINIMUM_DRAIN_DURATION", "24h")];
+    let mut pod = Pod::prepare(istiod, &env);
+    pod.set_envoy(script);
+    let pod = pod.run().await;
+    pod.signal().await;
+    pod
+}
+
+#[tokio::test]
+async fn a_drain_can_be_cut_short_also_after_another_request_to_drain() {
+    let istiod = Istiod::start().await;
+    let pod = draining(&istiod, "exec sleep 1000").await;
+    for path in ["/drain", "/drain", "/quitquitquit"] {
+        assert_eq!(pod.post(path).await.0, 200);
+    }
+    assert_eq!(soon("the end", pod.ended()).await, 0);
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_a_drain_short() {
+    let istiod = Istiod::start().await;
+    let pod = draining(&istiod, "exec sleep 1000").await;
+    soon("the end", pod.stop()).await;
+}
+
+#[tokio::test]
+async fn an_envoy_that_crashes_in_a_drain_is_told() {
+    let istiod = Istiod::start().await;
+    let pod = draining(&istiod, "while [ ! -e $0/crash ]; do sleep 0.02; done; kill -SEGV $$").await;
+    assert_eq!(pod.post("/drain").await.0, 200);
+    pod.touch("crash");
+    assert_eq!(soon("the end", pod.ended()).await, 128 + 11);
+}

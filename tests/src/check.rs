@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pilot", &["names", "proto", "mesh", "config", "xds"]),
     ("source", &["names", "config", "runtime"]),
     ("init", &["names", "runtime"]),
-    ("agent", &["names", "runtime", "proto", "pki", "xds", "mesh"]),
+    ("agent", &["init", "names", "runtime", "proto", "pki", "xds", "mesh"]),
     ("istiod", &["names", "runtime", "pki", "xds", "mesh", "config", "pilot", "source", "proto"]),
     ("istioctl", &["names", "runtime", "proto", "pki", "mesh", "config", "source"]),
 ];

@@ -33,7 +33,8 @@ pub async fn run(args: &Wait) -> anyhow::Result<()> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let limit = Duration::from_millis(args.request_timeout_millis);
     let start = Instant::now();
-    let end = start + Duration::from_secs(args.timeout_seconds);
+    // None: later than the clock can tell, which is never.
+    let end = start.checked_add(Duration::from_secs(args.timeout_seconds));
     loop {
         let reason = match server.call(Method::GET, path, Bytes::new(), limit).await {
             Ok((StatusCode::OK, _)) => return Ok(()),
@@ -41,11 +42,39 @@ pub async fn run(args: &Wait) -> anyhow::Result<()> {
             Err(error) => error.to_string(),
         };
         let now = Instant::now();
-        if now >= end {
+        if end.is_some_and(|end| now >= end) {
             bail!("timeout waiting for Envoy proxy to become ready. Last error: {reason}");
         }
         let period = Duration::from_millis(args.period_millis);
         let pause = if now - start < EAGER { period.min(SOON) } else { period };
-        sleep(pause.min(end - now)).await;
+        sleep(end.map_or(pause, |end| pause.min(end - now))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A port on which nobody listens, and arguments to wait for it.
+    fn args(timeout_seconds: u64) -> Wait {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        Wait { timeout_seconds, request_timeout_millis: u64::MAX, period_millis: u64::MAX, url }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn says_why_when_the_time_is_over() {
+        let error = run(&args(1)).await.unwrap_err().to_string();
+        assert!(
+            error.starts_with("timeout waiting for Envoy proxy to become ready. Last error: conn"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_of_times_are_no_panic() {
+        let year = Duration::from_secs(365 * 86400);
+        let args = args(u64::MAX);
+        tokio::time::timeout(year, run(&args)).await.unwrap_err();
     }
 }

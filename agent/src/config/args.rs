@@ -50,8 +50,18 @@ pub enum Command {
     Wait(Wait),
     /// Send a request to Envoy's admin interface or to the agent.
     Request(Request),
+    /// Redirect the pod's traffic, as istio-init does: `istio-iptables --help`.
+    #[command(name = "istio-iptables", disable_help_flag = true)]
+    IstioIptables,
     /// Print the version.
     Version(Version),
+}
+
+/// Whether a command line is istio-init's: its flags are not the agent's.
+#[must_use]
+pub fn is_for_init(line: &[OsString]) -> bool {
+    let word = line.iter().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
+    word.is_some_and(|word| word == "istio-iptables")
 }
 
 /// Flags of `proxy`.
@@ -78,6 +88,18 @@ pub struct Proxy {
     /// Envoy's worker threads; 0 takes them from the configuration.
     #[arg(long, default_value_t = 0)]
     pub concurrency: u32,
+    /// Not supported yet: port for token exchange.
+    #[arg(long = "stsPort", default_value = "0", hide = true)]
+    pub sts_port: String,
+    /// Not supported yet: kind of token exchange.
+    #[arg(long = "tokenManagerPlugin", default_value = "", hide = true)]
+    pub token_manager_plugin: String,
+    /// Not supported yet: template of the bootstrap.
+    #[arg(long = "templateFile", default_value = "", hide = true)]
+    pub template_file: String,
+    /// Not supported yet: file for Envoy's log of outliers.
+    #[arg(long = "outlierLogPath", default_value = "", hide = true)]
+    pub outlier_log_path: String,
 }
 
 /// Flags of `wait`.
@@ -178,6 +200,15 @@ mod tests {
         assert_eq!(proxy.proxy_component_log_level, "misc:error");
         assert_eq!(proxy.concurrency, 2);
         assert_eq!(args.log.levels, "default:info");
+    }
+
+    #[test]
+    fn the_line_of_an_init_container_is_istio_inits() {
+        let is = |line: &str| is_for_init(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(is("istio-agent istio-iptables -p 15001"));
+        assert!(is("istio-agent --log_as_json istio-iptables -u 1337"));
+        assert!(!is("istio-agent proxy istio-iptables"));
+        assert!(!is("istio-agent --help"));
     }
 
     #[test]

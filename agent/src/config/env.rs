@@ -66,7 +66,34 @@ variables! {
     MINIMUM_DRAIN_DURATION = "5s", "Shortest drain with EXIT_ON_ZERO_ACTIVE_CONNECTIONS.";
     EXIT_ON_ZERO_ACTIVE_CONNECTIONS = "false", "Drain as long as there are connections.";
     METRICS_LOCALHOST_ACCESS_ONLY = "false", "Metrics are for this machine only.";
-    WORKLOAD_IDENTITY_SOCKET_FILE = "socket", "Name of the SDS socket in its directory.";
+    WORKLOAD_IDENTITY_SOCKET_FILE = "socket", "Name of the SDS socket; others, of SDS servers beside the agent, are not supported yet.";
+    ISTIO_ENVOY_ENABLE_CORE_DUMP = "false", "Envoy writes a core file when it crashes.";
+    PILOT_ENABLE_CA_CRL = "true", "Refuse to run where there is a list of revoked certificates, which is not supported yet.";
+    ISTIO_META_DNS_CAPTURE = "false", "Not supported yet: the agent answers DNS requests.";
+    ISTIO_META_ENABLE_DNS_SERVER = "false", "Not supported yet: the agent of a gateway answers DNS requests.";
+    DNS_PROXY_ADDR = "", "Not supported yet: where the agent answers DNS requests.";
+    FILE_MOUNTED_CERTS = "false", "Not supported yet: certificates come from files.";
+    PROV_CERT = "", "Not supported yet: directory with a certificate for the CA.";
+    OUTPUT_CERTS = "", "Not supported yet: directory for key and certificates.";
+    CA_PROVIDER = "Citadel", "Kind of the CA; others than Citadel are not supported yet.";
+    PILOT_CERT_PROVIDER = "istiod", "Where istiod's certificate comes from; custom is not supported yet.";
+    CREDENTIAL_FETCHER_TYPE = "JWT", "Kind of the token; others than JWT are not supported yet.";
+    JWT_POLICY = "third-party-jwt", "Kind of the JWT; others than third-party-jwt are not supported yet.";
+    XDS_AUTH_PROVIDER = "", "Not supported yet: another source of tokens for xDS.";
+    PROXY_CONFIG_XDS_AGENT = "false", "Not supported yet: more roots come over xDS.";
+    ENVOY_SECURE_METRICS_PORT = "0", "Not supported yet: port of Envoy's metrics over mutual TLS.";
+    ENVOY_SECURE_MERGED_METRICS_PORT = "0", "Not supported yet: port of merged metrics over mutual TLS.";
+    ENVOY_STATUS_PORT_ENABLE_PROXY_PROTOCOL = "false", "Not supported yet: readiness probes come with the PROXY protocol.";
+    GRPC_XDS_BOOTSTRAP = "", "Not supported yet: bootstrap file for gRPC without a proxy.";
+    ISTIO_KUBE_APP_PROBERS = "", "Not supported yet: probes of the application that pass through the agent.";
+    ISTIO_PROMETHEUS_ANNOTATIONS = "", "Not supported yet: metrics of the application that are merged.";
+    ISTIO_META_ENABLE_HBONE = "false", "Not supported yet: tunnels between proxies.";
+    ISTIO_META_ENABLE_SELF_DISCOVERY = "false", "Not supported yet: Envoy learns of its own cluster.";
+    PEER_METADATA_DISCOVERY = "false", "Not supported yet: metadata of peers come over xDS.";
+    COMPLIANCE_POLICY = "", "Not supported yet: restricts cryptography.";
+    CLOUD_PLATFORM = "none", "Not supported yet: whose metadata server tells the locality.";
+    ISTIO_DUAL_STACK = "false", "Not supported yet: Envoy's own ports are of both address families.";
+    WASM_INSECURE_REGISTRIES = "", "Not supported yet: registries of Wasm modules.";
 }
 
 /// Prefix of variables that become node metadata.
@@ -84,13 +111,14 @@ pub struct Reader<'a> {
     env: &'a BTreeMap<String, String>,
     metadata: &'a BTreeMap<String, String>,
     errors: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of `env`, with `metadata` for what is not set there.
     #[must_use]
     pub fn new(env: &'a BTreeMap<String, String>, metadata: &'a BTreeMap<String, String>) -> Self {
-        Self { env, metadata, errors: Vec::new() }
+        Self { env, metadata, errors: Vec::new(), warnings: Vec::new() }
     }
 
     /// The errors so far.
@@ -122,6 +150,16 @@ impl<'a> Reader<'a> {
             }
         }
         found
+    }
+
+    /// Notes something that is worth knowing and keeps nothing from working.
+    pub fn warning(&mut self, text: String) {
+        self.warnings.push(text);
+    }
+
+    /// The warnings so far.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// Notes an error of another source.

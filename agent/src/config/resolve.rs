@@ -1,5 +1,7 @@
 //! From everything that was given to one [`Config`], or to all that is wrong.
 
+mod envoy;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -14,8 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::Proxy;
 use super::env::{self, Reader};
-use super::{Certificates, Config, Drain, Endpoint, Envoy, Paths, ProxyConfig, Security, Status, node};
-use crate::envoy::bootstrap;
+use super::{Certificates, Config, Drain, Endpoint, Paths, ProxyConfig, Security, Status, node, unsupported};
 
 /// Server name for addresses that no certificate holds.
 const ISTIOD_NAME: &str = "istiod.istio-system.svc";
@@ -57,7 +58,7 @@ pub struct Inputs<'a> {
 /// # Errors
 /// Everything that is wrong, a line each.
 pub fn resolve(inputs: &Inputs<'_>) -> Result<(Config, Vec<String>), Vec<String>> {
-    let (mut proxy, warnings) = proxy_config(inputs)?;
+    let (mut proxy, mut warnings) = proxy_config(inputs)?;
     let metadata = proxy.proxy_metadata.clone();
     let metadata: BTreeMap<String, String> = metadata.into_iter().collect();
     let mut reader = Reader::new(inputs.env, &metadata);
@@ -68,8 +69,9 @@ pub fn resolve(inputs: &Inputs<'_>) -> Result<(Config, Vec<String>), Vec<String>
     let certificates = certificates(inputs, &proxy, &mut reader);
     let node = node(inputs, &proxy, &mut reader);
     let (drain, status) = lifecycle(&proxy, node.as_ref(), &mut reader);
-    refuse_templates(&proxy, &mut reader);
-    let envoy = node.as_ref().and_then(|node| envoy(inputs, &proxy, node, &paths, &mut reader));
+    unsupported::refuse(inputs, &proxy, &mut reader);
+    let envoy = node.as_ref().and_then(|node| envoy::envoy(inputs, &proxy, node, &paths, &mut reader));
+    warnings.extend(reader.take_warnings());
     let errors = reader.into_errors();
     match (identity, node) {
         (Some(identity), Some(node)) if errors.is_empty() => {
@@ -121,7 +123,7 @@ fn paths(inputs: &Inputs<'_>, proxy: &ProxyConfig, reader: &Reader<'_>) -> Paths
 
 /// Relative paths stay as they are in the working directory itself, because
 /// Envoy gets to see them.
-fn below(root: &Path, path: &str) -> PathBuf {
+pub(super) fn below(root: &Path, path: &str) -> PathBuf {
     if root == Path::new(".") { PathBuf::from(path) } else { root.join(path) }
 }
 
@@ -295,6 +297,12 @@ fn node(inputs: &Inputs<'_>, proxy: &ProxyConfig, reader: &mut Reader<'_>) -> Op
     let ips = ips(inputs, reader);
     let namespace = reader.text(env::POD_NAMESPACE).to_owned();
     let name = reader.text(env::POD_NAME).to_owned();
+    if name.is_empty() {
+        let name = env::POD_NAME.name;
+        reader.warning(format!(
+            "{name} is not set: istiod cannot tell which pod this is; set it to the pod's name"
+        ));
+    }
     let domain = if inputs.args.domain.is_empty() {
         format!("{namespace}.svc.cluster.local")
     } else {
@@ -397,105 +405,6 @@ fn lifecycle(proxy: &ProxyConfig, node: Option<&node::Node>, reader: &mut Reader
     (drain, status)
 }
 
-/// Templates are programs of another language; what users want from them is
-/// mostly a difference, which Envoy merges by itself.
-fn refuse_templates(proxy: &ProxyConfig, reader: &mut Reader<'_>) {
-    let templates = [
-        (env::ISTIO_BOOTSTRAP.name, reader.text(env::ISTIO_BOOTSTRAP)),
-        ("proxyBootstrapTemplatePath", &proxy.proxy_bootstrap_template_path),
-    ];
-    for (name, value) in templates {
-        if !value.is_empty() {
-            reader.error(format!(
-                "{name}={value:?}: bootstrap templates are not supported; put what differs into a file and name it in {}",
-                env::ISTIO_BOOTSTRAP_OVERRIDE.name
-            ));
-        }
-    }
-}
-
-fn envoy(
-    inputs: &Inputs<'_>,
-    proxy: &ProxyConfig,
-    node: &node::Node,
-    paths: &Paths,
-    reader: &mut Reader<'_>,
-) -> Option<Envoy> {
-    let disabled = reader.flag(env::DISABLE_ENVOY);
-    let options = bootstrap::Options {
-        proxy,
-        node,
-        paths,
-        log_as_json: inputs.log_as_json,
-        annotations: inputs.annotations,
-        delta: reader.flag(env::ISTIO_DELTA_XDS),
-        status_port: reader.parse(env::ENVOY_STATUS_PORT, PORT),
-        prometheus_port: reader.parse(env::ENVOY_PROMETHEUS_PORT, PORT),
-        strip_fragment: reader.flag(env::HTTP_STRIP_FRAGMENT_FROM_PATH_UNSAFE_IF_DISABLED),
-        count_connections: reader.flag(env::EXIT_ON_ZERO_ACTIVE_CONNECTIONS),
-    };
-    let custom = (!proxy.custom_config_file.is_empty()).then_some(proxy.custom_config_file.as_str());
-    let file = custom.map_or_else(|| paths.bootstrap.clone(), PathBuf::from);
-    let mut args = vec!["-c".to_owned(), file.to_string_lossy().into_owned()];
-    args.extend(fixed_args(proxy, node, inputs.args));
-    if reader.flag(env::ENVOY_SKIP_DEPRECATED_LOGS) {
-        args.push("--skip-deprecated-logs".into());
-    }
-    if let Some(path) = reader.set(env::ISTIO_BOOTSTRAP_OVERRIDE) {
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                args.extend(["--config-yaml".into(), text.replace("$(HOST_IP)", reader.text(env::HOST_IP))]);
-            }
-            Err(error) => {
-                reader.invalid(env::ISTIO_BOOTSTRAP_OVERRIDE, path, format!("a readable file: {error}"))
-            }
-        }
-    }
-    if let Some(threads) = proxy.concurrency.as_ref().map(|limit| limit.value).filter(|value| *value > 0) {
-        args.extend(["--concurrency".into(), threads.to_string()]);
-    }
-    (!disabled).then(|| Envoy {
-        binary: PathBuf::from(&proxy.binary_path),
-        args,
-        bootstrap: custom.is_none().then(|| bootstrap::build(&options)),
-    })
-}
-
-fn fixed_args(proxy: &ProxyConfig, node: &node::Node, args: &Proxy) -> Vec<String> {
-    let drain = proxy.drain_duration.and_then(|span| span.to_std()).unwrap_or_default().as_secs();
-    let family = if node.id.ip.is_ipv4() { "v4" } else { "v6" };
-    let (level, components) = log_levels(&args.proxy_log_level, &args.proxy_component_log_level);
-    let mut all: Vec<String> = [
-        "--drain-time-s",
-        &drain.to_string(),
-        "--drain-strategy",
-        "immediate",
-        "--local-address-ip-version",
-        family,
-        "--file-flush-interval-msec",
-        "1000",
-        "--disable-hot-restart",
-        "--allow-unknown-static-fields",
-        "-l",
-        &level,
-    ]
-    .map(str::to_owned)
-    .into();
-    if !components.is_empty() {
-        all.extend(["--component-log-level".into(), components]);
-    }
-    all
-}
-
-/// Splits `info,misc:error` into the level and the levels of components.
-fn log_levels(given: &str, components: &str) -> (String, String) {
-    let (parts, plain): (Vec<&str>, Vec<&str>) = given.split(',').partition(|part| part.contains(':'));
-    let level = plain.into_iter().rfind(|part| !part.is_empty()).unwrap_or("warning");
-    let components: Vec<&str> =
-        parts.into_iter().chain([components]).filter(|part| !part.is_empty()).collect();
-    (level.to_owned(), components.join(","))
-}
-
 /// Interfaces whose addresses are not the pod's.
 #[must_use]
 pub fn excluded_interfaces(annotations: &BTreeMap<String, String>) -> Vec<String> {
@@ -504,4 +413,4 @@ pub fn excluded_interfaces(annotations: &BTreeMap<String, String>) -> Vec<String
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -6,7 +6,7 @@ use http::Method;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use istio_agent::app;
 use istio_agent::config::args::{Args, Command};
-use istio_agent::config::{Config, Inputs, resolve};
+use istio_agent::config::{Config, Envoy, Inputs, resolve};
 use istio_agent::envoy::admin::Local;
 use istio_agent::identity::{Current, Identity};
 use proto::envoy::config::core::v3::data_source::Specifier;
@@ -118,6 +118,17 @@ impl Pod {
     pub(crate) async fn stop(self) {
         self.signals.send(()).await.unwrap();
         assert_eq!(self.ended().await, 0);
+    }
+
+    /// Sends a signal and waits until the agent has seen it.
+    pub(crate) async fn signal(&self) {
+        self.signals.send(()).await.unwrap();
+        drop(self.signals.reserve().await.unwrap());
+    }
+
+    /// Makes an empty file in its directory.
+    pub(crate) fn touch(&self, name: &str) {
+        write(self.dir.path(), name, "");
     }
 
     /// Waits for the exit code.
@@ -250,6 +261,13 @@ impl Prepared {
 
     pub(crate) fn write_root(&self, text: &str) {
         write(self.dir.path(), names::path::ISTIOD_ROOT_CERT, text);
+    }
+
+    /// Gives it a shell script as its Envoy; `$0` is its directory.
+    pub(crate) fn set_envoy(&mut self, script: &str) {
+        let dir = self.dir.path().to_string_lossy().into_owned();
+        let args = vec!["-c".into(), script.into(), dir];
+        self.config.envoy = Some(Envoy { binary: "/bin/sh".into(), args, bootstrap: None });
     }
 
     /// Runs the agent.

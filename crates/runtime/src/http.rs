@@ -1,4 +1,9 @@
-//! A small HTTP/1 server for status and debug pages.
+//! A small HTTP/1 server for status and debug pages. Nobody can keep others
+//! out: a connection that does not go on is closed, and when there are too
+//! many, the one that has done nothing for longest makes room.
+
+mod slots;
+mod stall;
 
 use std::convert::Infallible;
 use std::io;
@@ -14,18 +19,29 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::tasks::Tasks;
+use slots::Slots;
+use stall::Stream;
 
 /// A response body, whole or streamed.
 pub type Body = BoxBody<Bytes, io::Error>;
 
-/// Connections at once; status pages need few.
-const CONNECTIONS: usize = 256;
-/// Time that a client has to send its request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What clients may do.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Connections at once.
+    connections: usize,
+    /// Time to send a request's head, also the next one's.
+    head: Duration,
+    /// Time in which the client has to take some of the response.
+    stall: Duration,
+}
+
+/// Status pages need few connections, and little time.
+const LIMITS: Limits =
+    Limits { connections: 256, head: Duration::from_secs(10), stall: Duration::from_secs(10) };
 
 /// Serves requests on a listener until the tasks are stopped.
 pub fn serve<H, F>(tasks: &Tasks, name: &'static str, listener: TcpListener, handler: H)
@@ -33,12 +49,19 @@ where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    serve_within(LIMITS, tasks, name, listener, handler);
+}
+
+fn serve_within<H, F>(limits: Limits, tasks: &Tasks, name: &'static str, listener: TcpListener, handler: H)
+where
+    H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let handler = Arc::new(handler);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Slots::new(limits.connections);
     let set = tasks.clone();
     tasks.spawn(name, async move {
         loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -47,6 +70,7 @@ where
                     continue;
                 }
             };
+            let slot = slots.take(peer.ip().to_canonical().is_loopback());
             let handler = handler.clone();
             set.spawn(name, async move {
                 let service = service_fn(move |request| {
@@ -54,11 +78,16 @@ where
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
                 let mut server = hyper::server::conn::http1::Builder::new();
-                server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-                if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                    tracing::debug!(server = name, %peer, %error, "connection");
+                server.timer(TokioTimer::new()).header_read_timeout(limits.head);
+                let stream: Stream<TcpStream> = Stream::new(stream, limits.stall, slot.activity());
+                tokio::select! {
+                    result = server.serve_connection(TokioIo::new(stream), service) => {
+                        if let Err(error) = result {
+                            tracing::debug!(server = name, %peer, %error, "connection");
+                        }
+                    }
+                    () = slot.evicted() => tracing::debug!(server = name, %peer, "closed to make room"),
                 }
-                drop(permit);
             });
         }
     });
@@ -90,3 +119,6 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 pub fn json(value: &serde_json::Value) -> Response<Body> {
     respond(StatusCode::OK, "application/json", format!("{value:#}\n"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::args::{Args, Command};
 
 /// A pod's directory with a root certificate.
-fn root() -> tempfile::TempDir {
+pub(in crate::config) fn root() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(path::ISTIOD_ROOT_CERT);
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -16,7 +16,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
-fn with(
+pub(in crate::config) fn with(
     root: &Path,
     line: &[&str],
     env: &[(&str, &str)],
@@ -38,7 +38,7 @@ fn with(
     })
 }
 
-const LINE: &[&str] = &["istio-agent", "proxy"];
+pub(in crate::config) const LINE: &[&str] = &["istio-agent", "proxy"];
 
 #[test]
 fn defaults_are_those_of_a_sidecar() {
@@ -155,15 +155,6 @@ fn a_proxy_config_that_is_no_yaml_names_its_layer() {
     assert!(errors[0].starts_with("environment variable PROXY_CONFIG: "), "{}", errors[0]);
     let (_, warnings) = with(dir.path(), LINE, &[("PROXY_CONFIG", "noSuchField: 1")], &[]).unwrap();
     assert!(warnings[0].contains("noSuchField"));
-}
-
-#[test]
-fn envoys_log_levels_are_split() {
-    assert_eq!(
-        log_levels("info,misc:error,upstream:debug", ""),
-        ("info".into(), "misc:error,upstream:debug".into())
-    );
-    assert_eq!(log_levels("misc:error", "a:b"), ("warning".into(), "misc:error,a:b".into()));
 }
 
 #[test]
