@@ -8,29 +8,39 @@ mod push;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::mesh::{Mesh, Options};
 use crate::program::Programs;
 
 /// The mesh that is measured.
-pub fn options(objects: &Path) -> Options {
-    Options {
-        prefix: "istio-bench".to_owned(),
-        dir: PathBuf::from("/var/lib/istio-bench"),
-        objects: objects.to_owned(),
-        agent_env: BTreeMap::new(),
-    }
+///
+/// # Errors
+/// When its name is none.
+pub fn options(objects: &Path) -> anyhow::Result<Options> {
+    Ok(Options { name: "istio-bench".parse()?, objects: objects.to_owned(), agent_env: BTreeMap::new() })
 }
 
-/// Measures everything and prints a Markdown table.
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// A little of everything.
+    Slice,
+    /// istio-init in all its modes.
+    Init,
+}
+
+/// Measures and prints a Markdown table.
 ///
 /// # Errors
 /// What could not be measured.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub fn run(what: What, options: &Options) -> anyhow::Result<()> {
     let programs = Programs::find()?;
     say("| what | median | min .. max | aim |\n|---|---|---|---|");
+    if what == What::Init {
+        return init::all(&programs);
+    }
     init::run(&programs)?;
     let mut mesh = Mesh::start(&programs, options, &mut |_| {})?;
     mesh.wait_synced()?;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -12,34 +12,39 @@ use serde_json::Value;
 
 use crate::client::Ask;
 use crate::load::{Load, Report};
-use crate::mesh::{ISTIOD, Mesh, Options, remove};
+use crate::mesh::place::{self, Name};
+use crate::mesh::{ISTIOD, Mesh, Options};
 use crate::netns::pause;
 use crate::program::Programs;
 
 /// Name of the demo, unless told otherwise: the first part of the namespaces' names.
 pub const NAME: &str = "istio-demo";
-/// Where the demo's directory is made.
-const DIR: &str = "/var/lib";
 /// Lifetime of productpage's certificate: one renewal happens within the demo.
 const SHORT_TTL: &str = "20s";
 /// Clients of the load.
 const CLIENTS: usize = 8;
 
 /// The demo's mesh.
-pub fn options(name: &str, objects: &Path) -> Options {
+pub fn options(name: &Name, objects: &Path) -> Options {
     let ttl = vec![("SECRET_TTL".to_owned(), SHORT_TTL.to_owned())];
     Options {
-        prefix: name.to_owned(),
-        dir: PathBuf::from(DIR).join(name),
+        name: name.clone(),
         objects: objects.to_owned(),
         agent_env: BTreeMap::from([("productpage".to_owned(), ttl)]),
     }
 }
 
-/// Removes what an earlier demo left.
-pub fn stop(name: &str) {
-    remove(&options(name, Path::new("")));
-    say("The demo's namespaces, processes and files are removed.");
+/// Stops a demo, or removes what one left.
+///
+/// # Errors
+/// When there is something else in its place, or it does not stop.
+pub fn stop(name: &Name) -> anyhow::Result<()> {
+    if place::stop(name)? {
+        say("The demo's namespaces, processes and files are removed.");
+    } else {
+        say(&format!("There is no demo of the name {}.", name.as_str()));
+    }
+    Ok(())
 }
 
 /// Shows everything.
@@ -64,8 +69,9 @@ pub fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     restart(&mut mesh)?;
     table(&mesh)?;
     if keep {
-        mesh.keep();
-        let name = &options.prefix;
+        mesh.keep()?;
+        let name = options.name.as_str();
+        let other = if name == NAME { String::new() } else { format!(" --name {name}") };
         let (dir, client) = (mesh.dir.display(), &mesh.client);
         let page = format!("http://{}:9080/productpage", mesh.pod("productpage-v1")?.workload.address);
         say(&format!(
@@ -75,7 +81,7 @@ pub fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
              see what proxies have:     ip netns exec {client} {dir}/bin/istioctl ps --debug-address {ISTIOD}:15014\n\
              change its configuration:  {}/*.yaml\n\
              read logs:                 {dir}/log\n\
-             stop it:                   scripts/demo stop",
+             stop it:                   scripts/demo stop{other}",
             mesh.objects.display()
         ));
     }

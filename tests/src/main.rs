@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use istio_tests::{app, bench, check, demo, interrupt, mesh, oracle};
+use istio_tests::mesh::place::{Name, remove_held};
+use istio_tests::{app, bench, check, demo, interrupt, oracle};
 
 /// Tests, demo and benchmarks of the mesh.
 #[derive(Debug, Parser)]
@@ -47,15 +48,14 @@ struct Demo {
     objects: PathBuf,
     /// Name of the mesh; two of different names may run at a time.
     #[arg(long, default_value = demo::NAME)]
-    name: String,
+    name: Name,
 }
 
 /// Flags of `harness bench`.
 #[derive(Debug, clap::Args)]
 struct Bench {
-    /// What: slice.
-    #[arg(value_parser = ["slice"])]
-    what: String,
+    /// What to measure.
+    what: bench::What,
     /// The objects of the mesh.
     #[arg(long, default_value = "samples/bookinfo", value_name = "DIR")]
     objects: PathBuf,
@@ -87,15 +87,13 @@ fn main() -> ExitCode {
 }
 
 fn bench(args: &Bench) -> ExitCode {
-    let options = bench::options(&args.objects);
-    let remove = options.clone();
-    interrupt::handle(move || mesh::remove(&remove), exit);
-    let result = bench::run(&options);
+    interrupt::handle(remove_held, exit);
+    let result = bench::options(&args.objects).and_then(|options| bench::run(args.what, &options));
     interrupt::wait_if_interrupted();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("harness bench {}: {error:#}", args.what);
+            eprintln!("harness bench: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -122,15 +120,14 @@ fn demo(args: &Demo) -> ExitCode {
         eprintln!("harness demo: network namespaces need root; use scripts/demo, which asks for it");
         return ExitCode::from(2);
     }
-    if args.action.is_some() {
-        demo::stop(&args.name);
-        return ExitCode::SUCCESS;
-    }
-    let options = demo::options(&args.name, &args.objects);
-    let remove = options.clone();
-    interrupt::handle(move || mesh::remove(&remove), exit);
-    let result = demo::run(&options, args.keep);
-    interrupt::wait_if_interrupted();
+    let result = if args.action.is_some() {
+        demo::stop(&args.name)
+    } else {
+        interrupt::handle(remove_held, exit);
+        let result = demo::run(&demo::options(&args.name, &args.objects), args.keep);
+        interrupt::wait_if_interrupted();
+        result
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

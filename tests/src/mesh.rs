@@ -3,12 +3,14 @@
 
 pub mod admin;
 pub mod istiod;
+pub mod place;
 pub mod pod;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -16,10 +18,11 @@ use config::Kind;
 use config::kube::{Pod as PodObject, Service};
 
 use crate::client::{Answer, Ask};
-use crate::netns::{self, Network, pause};
+use crate::netns::{Network, make, pause};
 use crate::process::Process;
 use crate::program::Programs;
 use istiod::Istiod;
+use place::{Name, Place};
 use pod::{Pod, Workload};
 
 /// Where istiod is.
@@ -32,10 +35,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// First part of the namespaces' names.
-    pub prefix: String,
-    /// Directory for everything that is written; made, and removed in the end.
-    pub dir: PathBuf,
+    /// First part of the namespaces' names, and the name of the directory in
+    /// which everything is written.
+    pub name: Name,
     /// Directory of the objects; istiod follows a copy.
     pub objects: PathBuf,
     /// Environment of the agents of pods with that label `app`, over the usual one.
@@ -60,10 +62,10 @@ pub struct Mesh {
     pub objects: PathBuf,
     /// Everything's directory.
     pub dir: PathBuf,
+    place: Arc<Place>,
     options: Options,
     programs: Programs,
     keep: bool,
-    // Last, so that it is dropped when nothing runs any more.
     network: Network,
 }
 
@@ -72,17 +74,35 @@ impl Mesh {
     /// mesh of that name left is removed first.
     ///
     /// # Errors
-    /// What could not be started, with the end of its log.
+    /// What could not be started, with the end of its log; a mesh of that name
+    /// that is running.
     pub fn start(programs: &Programs, options: &Options, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
-        remove(options);
-        let dir = &options.dir;
-        fs::create_dir_all(dir.join("log")).with_context(|| dir.display().to_string())?;
-        let programs = programs.install(&dir.join("bin"))?;
-        let objects = dir.join("objects");
-        copy_objects(&options.objects, &objects)?;
-        let (workloads, hosts) = read(&objects)?;
+        let place = Place::take(&options.name)?;
+        let started = Self::start_at(&place, programs, options, tell);
+        if started.is_err() {
+            place.remove();
+        }
+        started
+    }
 
-        let mut network = Network::create(&options.prefix, &hosts)?;
+    fn start_at(
+        place: &Arc<Place>,
+        programs: &Programs,
+        options: &Options,
+        tell: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<Self> {
+        let dir = place.dir();
+        let objects = dir.join("objects");
+        // As a whole, so that nothing is written when all is being removed.
+        let (programs, workloads, hosts) = make(|| {
+            fs::create_dir(dir.join("log")).with_context(|| dir.display().to_string())?;
+            let programs = programs.install(&dir.join("bin"))?;
+            copy_objects(&options.objects, &objects)?;
+            let (workloads, hosts) = read(&objects)?;
+            Ok((programs, workloads, hosts))
+        })?;
+
+        let mut network = Network::create(place.clone(), &hosts)?;
         tell("istiod");
         let istiod = Istiod::create(&mut network, &programs, dir, &objects)?;
         let client = network.add("client", CLIENT)?;
@@ -91,7 +111,8 @@ impl Mesh {
             istiod,
             client,
             objects,
-            dir: dir.clone(),
+            dir: dir.to_owned(),
+            place: place.clone(),
             options: options.clone(),
             programs,
             keep: false,
@@ -217,13 +238,17 @@ impl Mesh {
     }
 
     /// Leaves it running when it is dropped.
-    pub fn keep(&mut self) {
+    ///
+    /// # Errors
+    /// When that cannot be noted.
+    pub fn keep(&mut self) -> anyhow::Result<()> {
+        self.place.keep()?;
         self.keep = true;
-        self.network.keep();
         let pods = self.pods.iter_mut().flat_map(|pod| [&mut pod.app, &mut pod.agent]);
         for process in pods.chain([&mut self.istiod.process]).flatten() {
             Process::release(process);
         }
+        Ok(())
     }
 }
 
@@ -233,15 +258,8 @@ impl Drop for Mesh {
             return;
         }
         // Everybody is asked at once: they need not wait for each other.
-        netns::remove(&self.options.prefix);
-        fs::remove_dir_all(&self.dir).ok();
+        self.place.remove();
     }
-}
-
-/// Removes everything that a mesh of these options made.
-pub fn remove(options: &Options) {
-    netns::remove(&options.prefix);
-    fs::remove_dir_all(&options.dir).ok();
 }
 
 fn copy_objects(from: &Path, to: &Path) -> anyhow::Result<()> {

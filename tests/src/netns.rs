@@ -3,6 +3,10 @@
 //! The bridge lives in a namespace of its own, so the network of this machine
 //! stays as it is. `ip netns exec` gives each namespace its own `/etc/hosts`.
 
+pub mod probe;
+pub mod rig;
+pub mod wire;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
@@ -10,18 +14,22 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, RwLock};
 
 use anyhow::{Context as _, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::mesh::place::Place;
+
 /// Where `ip netns` keeps names.
 const NAMED: &str = "/run/netns";
 /// Where `ip netns exec` finds files to put over those of `/etc`.
 const FILES: &str = "/etc/netns";
+/// There when the folder of the names was first mounted by a harness.
+const MOUNTED: &str = "/run/istio-harness.netns";
 /// The bridge, which is every pod's way out.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// Length of the network's prefix.
@@ -46,26 +54,26 @@ pub fn close() {
     *CLOSED.write().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
 }
 
-/// Namespaces that belong together; they are removed when it is dropped.
+/// Namespaces that belong together; they are removed with the place of their mesh.
 #[derive(Debug)]
 pub struct Network {
-    prefix: String,
+    place: Arc<Place>,
     hosts: String,
     next: u32,
-    keep: bool,
 }
 
 impl Network {
-    /// Makes the bridge. Namespaces are called `PREFIX-NAME`; `hosts` is the
-    /// text of everybody's `/etc/hosts`.
+    /// Makes the bridge. Namespaces are called as the mesh and the pod;
+    /// `hosts` is the text of everybody's `/etc/hosts`.
     ///
     /// # Errors
     /// When the kernel refuses; root is needed.
-    pub fn create(prefix: &str, hosts: &str) -> anyhow::Result<Self> {
-        let network = Self { prefix: prefix.to_owned(), hosts: hosts.to_owned(), next: 0, keep: false };
+    pub fn create(place: Arc<Place>, hosts: &str) -> anyhow::Result<Self> {
+        let network = Self { place, hosts: hosts.to_owned(), next: 0 };
         let bridge = network.name("net");
         make(|| {
-            ip(None, &format!("netns add {bridge}"))?;
+            network.place.claim(&bridge)?;
+            add(&bridge)?;
             ip(
                 Some(&bridge),
                 &format!(
@@ -78,7 +86,7 @@ impl Network {
 
     /// The full name of a namespace.
     pub fn name(&self, name: &str) -> String {
-        format!("{}-{name}", self.prefix)
+        format!("{}-{name}", self.place.name().as_str())
     }
 
     /// Makes a namespace with one interface of that address.
@@ -90,7 +98,8 @@ impl Network {
         let port = format!("pod{}", self.next);
         self.next += 1;
         make(|| {
-            ip(None, &format!("netns add {namespace}"))?;
+            self.place.claim(&namespace)?;
+            add(&namespace)?;
             let files = Path::new(FILES).join(&namespace);
             fs::create_dir_all(&files).with_context(|| files.display().to_string())?;
             fs::write(files.join("hosts"), &self.hosts).context("hosts")?;
@@ -111,18 +120,24 @@ impl Network {
         .with_context(|| format!("network namespace {namespace}"))?;
         Ok(namespace)
     }
-
-    /// Leaves the namespaces when it is dropped.
-    pub fn keep(&mut self) {
-        self.keep = true;
-    }
 }
 
-impl Drop for Network {
-    fn drop(&mut self) {
-        if !self.keep {
-            remove(&self.prefix);
-        }
+/// Makes a namespace that leads nowhere.
+fn add(name: &str) -> anyhow::Result<()> {
+    // The first one on a machine makes `ip` mount a folder for their names.
+    let mounts = fs::read_to_string("/proc/self/mounts").context("mounts")?;
+    if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(NAMED)) {
+        fs::write(MOUNTED, "").context(MOUNTED)?;
+    }
+    ip(None, &format!("netns add {name}"))
+}
+
+/// Takes back that mount, when it was made for us and nobody needs it any more.
+fn unmount() {
+    let is_empty = fs::read_dir(NAMED).is_ok_and(|mut entries| entries.next().is_none());
+    if Path::new(MOUNTED).exists() && is_empty && nix::mount::umount(NAMED).is_ok() {
+        fs::remove_dir(NAMED).ok();
+        fs::remove_file(MOUNTED).ok();
     }
 }
 
@@ -172,7 +187,7 @@ impl Isolated {
             lines += &format!("addr add {address} dev eth0{nodad}\n");
         }
         make(|| {
-            ip(None, &format!("netns add {name}"))?;
+            add(name)?;
             let folder = Path::new(FILES).join(name);
             fs::create_dir_all(&folder)?;
             for (file, text) in files {
@@ -198,6 +213,7 @@ impl Drop for Isolated {
     fn drop(&mut self) {
         delete(&self.name);
         fs::remove_dir(FILES).ok();
+        unmount();
     }
 }
 
@@ -233,17 +249,22 @@ where
     })
 }
 
-/// Names of the namespaces of a prefix.
+/// Names of all namespaces that begin so; for tests, not for removal: another
+/// mesh's name may begin alike.
 pub fn list(prefix: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(NAMED).into_iter().chain(fs::read_dir(FILES)).flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'))).collect()
 }
 
-/// Ends every process in the namespaces of a prefix and removes them. What is
-/// gone already is no error.
-pub fn remove(prefix: &str) {
-    let names = list(prefix);
+/// Whether there is a namespace of that name, or files for one.
+pub fn exists(name: &str) -> bool {
+    [NAMED, FILES].iter().any(|folder| Path::new(folder).join(name).symlink_metadata().is_ok())
+}
+
+/// Ends every process in these namespaces and removes them. What is gone
+/// already is no error.
+pub fn remove(names: &BTreeSet<String>) {
     let mut rounds = 0;
     loop {
         let processes: Vec<Pid> = names.iter().flat_map(|name| processes(name)).collect();
@@ -261,10 +282,11 @@ pub fn remove(prefix: &str) {
         pause();
     }
     for name in names {
-        delete(&name);
+        delete(name);
     }
-    // Others may use it.
+    // Others may use them.
     fs::remove_dir(FILES).ok();
+    unmount();
 }
 
 /// Removes a namespace and its files; nothing may run in it any more.

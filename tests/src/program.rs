@@ -10,6 +10,20 @@ pub const ENVOY: &str = "ISTIO_TEST_ENVOY";
 /// Set to `1` where a test must not be left out for want of root or Envoy.
 pub const REQUIRE: &str = "ISTIO_TEST_REQUIRE";
 
+/// Names the static istio-init that `scripts/small` builds.
+pub const SMALL: &str = "ISTIO_TEST_SMALL_INIT";
+
+/// The static istio-init.
+///
+/// # Errors
+/// Nothing says where it is.
+#[expect(clippy::disallowed_methods, reason = "the harness's environment")]
+pub fn small() -> anyhow::Result<PathBuf> {
+    let path = env::var(SMALL);
+    let path = path.with_context(|| format!("{SMALL} does not say where it is; use scripts/test netns"))?;
+    Ok(PathBuf::from(path))
+}
+
 /// The programs of a mesh.
 #[derive(Clone, Debug)]
 pub struct Programs {

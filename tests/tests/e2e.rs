@@ -11,6 +11,8 @@ mod example;
 mod interruption;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/start.rs"]
+mod start;
 #[path = "e2e/traffic.rs"]
 mod traffic;
 
@@ -53,12 +55,12 @@ fn main() -> ExitCode {
             let mut mesh = mesh.lock().unwrap_or_else(PoisonError::into_inner);
             let mesh = match &mut *mesh {
                 Some(mesh) => mesh,
-                none => none.insert(start().map_err(|error| format!("{error:#}"))?),
+                none => none.insert(bookinfo().map_err(|error| format!("{error:#}"))?),
             };
             case(mesh).map_err(|error| format!("{error:#}").into())
         }));
     }
-    for (name, case) in interruption::CASES {
+    for (name, case) in start::CASES.iter().chain(interruption::CASES) {
         trials.push(Trial::test(*name, move || case().map_err(|error| format!("{error:#}").into())));
     }
     for trial in &mut trials {
@@ -75,13 +77,12 @@ fn objects() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/bookinfo")
 }
 
-fn start() -> anyhow::Result<Mesh> {
+fn bookinfo() -> anyhow::Result<Mesh> {
     let env = |pairs: &[(&str, &str)]| {
         pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
     };
     let options = Options {
-        prefix: "istio-e2e".into(),
-        dir: PathBuf::from("/var/lib/istio-e2e"),
+        name: "istio-e2e".parse()?,
         objects: objects(),
         agent_env: BTreeMap::from([
             // Renewed within a test, and none so soon that it disturbs another.

@@ -1,5 +1,15 @@
 //! istio-init against the kernel, in network namespaces (root).
 
+#[path = "netns/escapes.rs"]
+mod escapes;
+#[path = "netns/packets.rs"]
+mod packets;
+#[path = "netns/privileges.rs"]
+mod privileges;
+#[path = "netns/small.rs"]
+mod small;
+#[path = "netns/traced.rs"]
+mod traced;
 #[path = "netns/validation.rs"]
 mod validation;
 
@@ -47,6 +57,11 @@ fn main() -> ExitCode {
     let told = |result: anyhow::Result<()>| result.map_err(|error| format!("{error:#}").into());
     let mut trials: Vec<Trial> = CASES
         .iter()
+        .chain(packets::CASES)
+        .chain(privileges::CASES)
+        .chain(traced::CASES)
+        .chain(escapes::CASES)
+        .chain(small::CASES)
         .chain(validation::CASES)
         .map(|(name, case)| Trial::test(*name, move || told(case())).with_ignored_flag(!is_possible))
         .collect();
@@ -122,7 +137,7 @@ fn idempotent() -> anyhow::Result<()> {
             let flags = [*flags, &["--force-iptables-binary", variant]].concat();
             apply(&machine, &flags)?;
             // Handles tell a rule from an equal one that was written later.
-            let handles = |machine| text(machine, "nft", &["-a", "list", "ruleset"]);
+            let handles = |machine| text(machine, "nft", &["-s", "-a", "list", "ruleset"]);
             let (before, state) = (handles(&machine)?, init::state(&machine)?);
             let said = apply(&machine, &flags)?;
             ensure!(said.contains("nothing changed"), "{said}");

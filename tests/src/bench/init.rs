@@ -10,19 +10,45 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use nix::sched::{CloneFlags, setns};
 
-use super::{Times, ratio};
+use super::{Times, ratio, say};
 use crate::netns::Isolated;
 use crate::program::Programs;
 
 const RUNS: usize = 30;
 const FLAGS: [&str; 12] =
     ["-p", "15001", "-z", "15006", "-u", "1337", "-i", "*", "-b", "*", "-d", "15090,15021,15020"];
+const NATIVE: &[&str] = &["--native-nftables"];
+const FULL: &[&str] = &["-m", "TPROXY", "--redirect-dns", "--capture-all-dns", "--drop-invalid"];
 
 /// First runs in fresh namespaces: with the default rules of an injected pod.
 pub(super) fn run(programs: &Programs) -> anyhow::Result<()> {
+    compare(programs, "istio-init", &[], "≤ 2.5").map(drop)
+}
+
+/// Every mode, and what it takes of memory.
+pub(super) fn all(programs: &Programs) -> anyhow::Result<()> {
+    let default = compare(programs, "istio-init", &[], "≤ 2.5")?;
+    let native = compare(programs, "istio-init --native-nftables", NATIVE, "≤ 1.0")?;
+    compare(programs, "istio-init -m TPROXY with DNS", FULL, "")?;
+    compare(programs, "the same with --native-nftables", &[FULL, NATIVE].concat(), "")?;
+    ratio("native ÷ iptables mode", &native, &default, "");
+    for (what, more) in [("istio-init", &[][..]), ("istio-init --native-nftables", NATIVE)] {
+        say(&format!("| {what}, resident at most | {:.1} MiB | | ≤ 6 MiB |", resident(programs, more)?));
+    }
+    let size = fs::metadata(programs.ours("istio-init"))?.len();
+    say(&format!("| istio-init, size of the program | {:.2} MB | | |", size as f64 / 1e6));
+    Ok(())
+}
+
+/// A first and a second run against the bare restore of the same rules, turn
+/// about.
+fn compare(programs: &Programs, what: &str, more: &[&str], aim: &str) -> anyhow::Result<Times> {
     let init = programs.ours("istio-init");
+    let flags = [&FLAGS[..], more].concat();
+    // iptables-restore is given what iptables mode would write.
+    let in_iptables_mode: Vec<&str> = flags.iter().copied().filter(|flag| !NATIVE.contains(flag)).collect();
     let mut dry = Command::new(&init);
-    let output = dry.args(FLAGS).arg("-n").output().context("istio-init -n")?;
+    let output = dry.args(in_iptables_mode).arg("-n").output().context("istio-init -n")?;
     let rules: String = String::from_utf8(output.stdout)?
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -32,8 +58,8 @@ pub(super) fn run(programs: &Programs) -> anyhow::Result<()> {
     // One round more than is counted: the first warms caches.
     for round in 0..=RUNS {
         let machine = machine()?;
-        let first = time(&machine, &init, &FLAGS, "")?;
-        let second = time(&machine, &init, &FLAGS, "")?;
+        let first = time(&machine, &init, &flags, "")?;
+        let second = time(&machine, &init, &flags, "")?;
         let restore = time(&self::machine()?, Path::new("iptables-nft-restore"), &["--noflush"], &rules)?;
         if round > 0 {
             ours.add(first);
@@ -41,11 +67,31 @@ pub(super) fn run(programs: &Programs) -> anyhow::Result<()> {
             bare.add(restore);
         }
     }
-    ours.row("istio-init, first run", "");
-    again.row("istio-init, second run", "");
+    ours.row(&format!("{what}, first run"), "");
+    again.row(&format!("{what}, second run"), "");
     bare.row("bare iptables-nft-restore of the same rules", "");
-    ratio("istio-init ÷ bare restore", &ours, &bare, "≤ 2.5");
-    Ok(())
+    ratio(&format!("{what} ÷ bare restore"), &ours, &bare, aim);
+    ratio(&format!("{what}, second run ÷ first run"), &again, &ours, "≤ 1.0");
+    Ok(ours)
+}
+
+/// The most memory that it held, in MiB. A small program asks the kernel: what
+/// is told of a child counts its parent's pages before it became another
+/// program, so the parent must be small.
+fn resident(programs: &Programs, more: &[&str]) -> anyhow::Result<f64> {
+    let machine = machine()?;
+    let output = machine
+        .command(Path::new("/usr/bin/time"))
+        .args(["-f", "%M"])
+        .arg(programs.ours("istio-init"))
+        .args(FLAGS)
+        .args(more)
+        .output()
+        .context("time (package time)")?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{told}");
+    let kib: f64 = told.lines().last().unwrap_or_default().trim().parse().context(told.into_owned())?;
+    Ok(kib / 1024.0)
 }
 
 fn machine() -> anyhow::Result<Isolated> {

@@ -70,21 +70,26 @@ impl Pod {
             programs: programs.clone(),
             workload,
         };
-        let Workload { labels, annotations, .. } = &pod.workload;
+        netns::make(|| pod.write_files())?;
+        Ok(pod)
+    }
+
+    fn write_files(&self) -> anyhow::Result<()> {
+        let Workload { labels, annotations, .. } = &self.workload;
         for (path, values) in [(names::path::POD_LABELS, labels), (names::path::POD_ANNOTATIONS, annotations)]
         {
             // As the downward API writes them.
             let lines = values.iter().map(|(name, value)| format!("{name}={value:?}\n"));
-            pod.write(path, &lines.collect::<String>())?;
+            self.write(path, &lines.collect::<String>())?;
         }
         for path in [names::path::TOKEN, names::path::ISTIOD_ROOT_CERT, names::path::SDS_SOCKET] {
-            fs::create_dir_all(pod.dir.join(path).parent().context("a file has a folder")?)?;
+            fs::create_dir_all(self.dir.join(path).parent().context("a file has a folder")?)?;
         }
-        fs::create_dir_all(pod.dir.join(names::path::CONFIG_PATH))?;
-        for path in fs_tree(&pod.dir)? {
+        fs::create_dir_all(self.dir.join(names::path::CONFIG_PATH))?;
+        for path in fs_tree(&self.dir)? {
             chown(&path, Some(PROXY_UID), Some(PROXY_UID)).with_context(|| path.display().to_string())?;
         }
-        Ok(pod)
+        Ok(())
     }
 
     fn write(&self, path: &str, text: &str) -> anyhow::Result<()> {
