@@ -1,7 +1,10 @@
 //! Brings a plan into force.
 
 use super::change::Change;
-use super::lower::lower;
+use super::expr::Expr;
+use super::lower::{lower, table_name};
+use super::read::Live;
+use super::ruleset::{Ruleset, Table};
 use super::socket::{Error, Socket};
 use super::wire::INET;
 use super::{print, read};
@@ -19,8 +22,9 @@ pub struct Outcome {
     pub rules: usize,
 }
 
-/// Brings a plan into force in one step; one without tables removes all that is
-/// ours, also what iptables mode has left in nf_tables. With `force`, rules
+/// Brings a plan into force, in one commit unless traffic is captured by other
+/// tables than before; one without tables removes all that is ours, also what
+/// iptables mode has left in nf_tables. With `force`, rules
 /// that are in force already are written again.
 ///
 /// # Errors
@@ -29,14 +33,53 @@ pub fn apply(plan: &Plan, force: bool) -> Result<Outcome, Error> {
     let wanted = lower(plan);
     until_calm(|| {
         let mut socket = Socket::open()?;
-        let live = read::read(&mut socket)?;
+        let mut live = read::read(&mut socket)?;
+        let mut before = None;
+        if let Some(first) = first_stage(&live, &wanted) {
+            let alone = Live { remnants: Vec::new(), ..live.clone() };
+            let change = Change::of(&alone, &first, false);
+            if !change.is_empty() {
+                change.commit(&mut socket)?;
+                before = Some(std::mem::replace(&mut live, read::read(&mut socket)?));
+            }
+        }
         let change = Change::of(&live, &wanted, force);
         let changed = !change.is_empty();
-        if changed {
-            change.commit(&mut socket)?;
+        if changed && let Err(error) = change.commit(&mut socket) {
+            if let Some(before) = before.filter(|_| !error.is_race()) {
+                // What was in force alone is so again; where even that fails, both are.
+                drop(
+                    read::read(&mut socket)
+                        .and_then(|live| Change::of(&live, &before.ours, false).commit(&mut socket)),
+                );
+            }
+            return Err(error);
         }
-        Ok(Outcome { changed, rules: wanted.len() })
+        Ok(Outcome { changed: changed || before.is_some(), rules: wanted.len() })
     })
+}
+
+/// What has to be in force before the rest can go. A packet that is under way
+/// during a commit meets some chains as they were before and others as they
+/// are after: when it is captured by another table than before, both must be
+/// there for a moment, or it meets neither.
+fn first_stage(live: &Live, wanted: &Ruleset) -> Option<Ruleset> {
+    if wanted.is_empty() {
+        return None;
+    }
+    let gains =
+        (!live.ours.is_empty() && has_tproxy(&live.ours) != has_tproxy(wanted)).then(|| has_tproxy(wanted));
+    let Some(gains_tproxy) = gains else { return live.has_iptables_rules().then(|| wanted.clone()) };
+    let mangle = table_name("mangle");
+    let is_new = |table: &&Table| (table.name == mangle) == gains_tproxy;
+    let new = wanted.tables.iter().filter(is_new);
+    let old = live.ours.tables.iter().filter(|table| !is_new(table));
+    Some(Ruleset { tables: new.chain(old).cloned().collect() })
+}
+
+fn has_tproxy(ruleset: &Ruleset) -> bool {
+    let mut rules = ruleset.tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules);
+    rules.any(|rule| rule.iter().any(|expr| matches!(expr, Expr::Tproxy(_))))
 }
 
 /// What `apply` would do, in the words of nft; `None` if nothing.
