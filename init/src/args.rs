@@ -122,6 +122,18 @@ pub struct Args {
     /// Log one JSON object a line.
     #[arg(long = "log_as_json", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch())]
     pub log_as_json: Option<bool>,
+    /// Where the log goes: only `stdout`; other values are told and have no effect.
+    #[arg(long = "log_target", value_name = "TARGET", hide = true)]
+    pub log_target: Vec<String>,
+    /// Accepted without effect, as are the next two: the log names no places of the program.
+    #[arg(long = "log_caller", value_name = "SCOPES", hide = true)]
+    pub log_caller: Option<String>,
+    /// As above.
+    #[arg(long = "log_stacktrace_level", value_name = "LEVELS", hide = true)]
+    pub log_stacktrace_level: Option<String>,
+    /// As above.
+    #[arg(long = "vklog", value_name = "LEVEL", hide = true)]
+    pub vklog: Option<String>,
     /// Words that are no flags, such as the `istio-iptables` of injected pods.
     #[arg(hide = true, action = ArgAction::Append)]
     pub ignored: Vec<String>,
@@ -215,6 +227,14 @@ mod tests {
         let args = read(&["-p", "1", "--dry-run", "-p", "2", "-n=F"]).unwrap();
         assert_eq!(args.envoy_port.as_deref(), Some("2"));
         assert_eq!(args.dry_run, Some(false));
+    }
+
+    #[test]
+    fn takes_the_log_flags_of_the_original() {
+        let line = "--log_output_level=default:debug --log_target stderr --log_caller default \
+                    --log_stacktrace_level default:none --vklog 4 --log_as_json";
+        let args = read(&line.split_ascii_whitespace().collect::<Vec<_>>()).unwrap();
+        assert_eq!((args.log_target, args.log_as_json), (vec!["stderr".to_owned()], Some(true)));
     }
 
     #[test]

@@ -141,6 +141,9 @@ fn configure(args: Args) -> Result<Config, Ending> {
     let levels = args.log_output_level.parse();
     let levels = levels.map_err(|error| Ending::Failed(USAGE, format!("--log_output_level: {error}")))?;
     runtime::log::init(runtime::log::Options { levels, as_json: args.log_as_json.unwrap_or(false) });
+    for target in args.log_target.iter().filter(|target| *target != "stdout") {
+        tracing::warn!("--log_target {target} has no effect: the log goes to standard output");
+    }
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     let (args, only, ignored) = env::complete(args, |name| std::env::var(name).ok());
     for variable in ignored {

@@ -1,10 +1,10 @@
 //! Redirects the traffic of a pod into its sidecar with the kernel's packet
 //! filter: what Istio's init container does, with the same flags.
 //!
-//! `args + env → config → plan → state → compare → apply`: everything a user
-//! wrote is checked before anything is touched; the plan is one value from
-//! which the wanted rules are rendered, compared with the live ones, applied
-//! and removed.
+//! `args + env → config → plan → work → told or done`: everything a user wrote
+//! is checked before anything is touched; the plan is one value, which the back
+//! ends (`iptables`, `nft`) render, compare with the live rules, apply and
+//! remove, and on which `simulate` walks a packet.
 
 pub mod app;
 pub mod args;

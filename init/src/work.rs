@@ -12,6 +12,9 @@ use crate::iptables::ruleset::Ruleset;
 use crate::plan::Plan;
 use crate::{capability, nft, passthrough, route};
 
+/// Modules that newer iptables programs do without.
+const BUILT_IN: [&str; 2] = ["xt_tcpudp", "xt_mark"];
+
 /// From what is in force to what a configuration asks for.
 #[derive(Debug)]
 pub struct Work {
@@ -144,8 +147,10 @@ impl Work {
         match &self.rules {
             Rules::Iptables { programs, why, steps } => {
                 let changed = steps.iter().any(|step| step.text().is_some());
-                if changed && programs.variant == Some(Variant::Legacy) {
-                    capability::check_legacy()?;
+                match programs.variant {
+                    Some(Variant::Legacy) if changed => capability::check_legacy()?,
+                    Some(Variant::Nft) if changed => self.preflight()?,
+                    _ => {}
                 }
                 commit(*programs, steps).map_err(|error| self.explain(error.into(), false))?;
                 let removed =
@@ -173,6 +178,23 @@ impl Work {
                 Ok(Done { back_end, why, changed, rules: 0, removed: Vec::new() })
             }
         }
+    }
+
+    /// Asks the kernel for what iptables-nft will need of it: tables are commits
+    /// of their own, and none should be made when a later one must fail. (Native
+    /// rules are one batch, which the kernel takes or refuses as a whole.)
+    fn preflight(&self) -> anyhow::Result<()> {
+        let missing = match nft::features::missing(&self.plan, false) {
+            Ok(missing) => missing,
+            Err(error) => {
+                tracing::debug!("the kernel does not tell what it has: {error}");
+                return Ok(());
+            }
+        };
+        let needed = missing.iter().filter(|feature| !BUILT_IN.contains(&feature.module));
+        let needed: Vec<String> = needed.map(ToString::to_string).collect();
+        anyhow::ensure!(needed.is_empty(), "{}; nothing was changed", needed.join("; "));
+        Ok(())
     }
 
     /// Adds what the kernel lacks to what it said, which seldom names it.
