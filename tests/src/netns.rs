@@ -101,7 +101,7 @@ impl Network {
             self.place.claim(&namespace)?;
             add(&namespace)?;
             let files = Path::new(FILES).join(&namespace);
-            fs::create_dir_all(&files).with_context(|| files.display().to_string())?;
+            create_files(&files)?;
             fs::write(files.join("hosts"), &self.hosts).context("hosts")?;
             ip(
                 Some(&bridge),
@@ -139,6 +139,23 @@ fn unmount() {
         fs::remove_dir(NAMED).ok();
         fs::remove_file(MOUNTED).ok();
     }
+}
+
+/// Makes the folder of a namespace's files. What it lies in is removed when the
+/// last namespace goes, which may be just now.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create_files(folder: &Path) -> anyhow::Result<()> {
+    const ATTEMPTS: usize = 100;
+    let mut result = fs::create_dir_all(folder);
+    for _ in 1..ATTEMPTS {
+        match result {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => result = fs::create_dir_all(folder),
+            _ => break,
+        }
+    }
+    result.with_context(|| folder.display().to_string())
 }
 
 /// Runs lines of `ip` commands in a namespace.
@@ -189,7 +206,7 @@ impl Isolated {
         make(|| {
             add(name)?;
             let folder = Path::new(FILES).join(name);
-            fs::create_dir_all(&folder)?;
+            create_files(&folder)?;
             for (file, text) in files {
                 fs::write(folder.join(file), text)?;
             }

@@ -141,7 +141,7 @@ fn namespaces(families: Families, files: &[(&str, &str)]) -> anyhow::Result<[Iso
     let [pod, peer, vm] = &machines;
     if !files.is_empty() {
         let folder = Path::new(FILES).join(pod.name());
-        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        super::create_files(&folder)?;
         for (file, text) in files {
             fs::write(folder.join(file), text).context((*file).to_owned())?;
         }

@@ -146,7 +146,8 @@ fn file_capability() -> anyhow::Result<()> {
 /// The program in a shell that first prepares its mounts, which are its own.
 fn prepared(machine: &Isolated, prepare: &str, flags: &[&str]) -> anyhow::Result<Command> {
     let mut command = machine.command(Path::new("sh"));
-    let script = format!("set -e\nprogram=$1\nshift\n{prepare}");
+    // Held open: a mount may hide where it lies.
+    let script = format!("set -e\nexec 8< \"$1\"\nprogram=/proc/self/fd/8\nshift\n{prepare}");
     command.args(["-c", &script, "sh"]).arg(program()?).args(flags);
     Ok(command)
 }
