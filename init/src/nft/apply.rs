@@ -67,9 +67,12 @@ fn first_stage(live: &Live, wanted: &Ruleset) -> Option<Ruleset> {
     if wanted.is_empty() {
         return None;
     }
-    let gains =
-        (!live.ours.is_empty() && has_tproxy(&live.ours) != has_tproxy(wanted)).then(|| has_tproxy(wanted));
-    let Some(gains_tproxy) = gains else { return live.has_iptables_rules().then(|| wanted.clone()) };
+    // Of a table that somebody has changed beyond its rules, nothing can be kept.
+    let can_keep = !live.ours.is_empty() && !live.ours.tables.iter().any(|table| table.is_strange);
+    let gains_tproxy = has_tproxy(wanted);
+    if !can_keep || has_tproxy(&live.ours) == gains_tproxy {
+        return live.has_iptables_rules().then(|| wanted.clone());
+    }
     let mangle = table_name("mangle");
     let is_new = |table: &&Table| (table.name == mangle) == gains_tproxy;
     let new = wanted.tables.iter().filter(is_new);
