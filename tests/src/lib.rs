@@ -6,6 +6,7 @@ pub mod bench;
 pub mod check;
 pub mod client;
 pub mod demo;
+pub mod docker;
 pub mod grpc;
 pub mod interrupt;
 pub mod load;
