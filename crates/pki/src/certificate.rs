@@ -101,6 +101,22 @@ impl Certificate {
     }
 }
 
+/// The certificates of a PEM text, each as a PEM text of its own with one line
+/// end after it. What is no certificate is left out.
+#[must_use]
+pub fn blocks(pem: &str) -> Vec<String> {
+    const END: &str = "-----END CERTIFICATE-----";
+    pem.split_inclusive(END)
+        .filter_map(|part| {
+            let start = part.find("-----BEGIN CERTIFICATE-----")?;
+            // Written anew, so that spaces and line ends make no difference.
+            let lines = part[start..].lines().map(str::trim).filter(|line| !line.is_empty());
+            let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+            Certificate::all_from_pem(&text).is_ok().then_some(text)
+        })
+        .collect()
+}
+
 /// Joins PEM texts, each beginning on a line of its own.
 #[must_use]
 pub fn join_pem<S: AsRef<str>>(texts: &[S]) -> String {
@@ -139,6 +155,20 @@ mod tests {
     #[test]
     fn joins_with_line_ends() {
         assert_eq!(join_pem(&["a", "b\n", "", "c"]), "a\nb\nc\n");
+    }
+
+    #[test]
+    fn blocks_are_alike_however_they_are_written() {
+        let now = SystemTime::now();
+        let (issuer, _) = crate::issuer::Issuer::self_signed("a", Duration::from_secs(60), now).unwrap();
+        let root = issuer.root_pem();
+        let noisy = format!(
+            "# note\r\n{}\n\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----tail",
+            root.replace('\n', "\r\n")
+        );
+        assert_eq!(blocks(&noisy), [root]);
+        assert_eq!(blocks(&join_pem(&[root, "", root.trim_end()])), [root, root]);
+        assert!(blocks("nothing -----END CERTIFICATE-----").is_empty());
     }
 
     #[test]

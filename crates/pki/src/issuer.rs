@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use names::SpiffeId;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SanType, SerialNumber,
+    KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -183,10 +183,10 @@ impl Issuer {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Self, Error> {
-        let mut params = params(now, now + ttl)?;
+        let mut params = params(now - BACKDATE, now + ttl)?;
         params.distinguished_name.push(DnType::OrganizationName, organization);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let root = params.self_signed(key.pair()).map_err(|error| Error::Sign(error.to_string()))?.pem();
         let pem = key.to_pkcs8_pem();
         drop(key);
@@ -218,10 +218,10 @@ impl Issuer {
         let not_after = path::check(start, &steps, &path::steps(root.file, &roots), now)?;
 
         let certificate = start.certificate.clone();
-        let mut sent = split_pem(chain.text);
+        let mut sent = certificate::blocks(chain.text);
         if !roots.contains(&certificate) && !between.contains(&certificate) {
             // Peers know the roots only, so they must be sent it.
-            sent.splice(0..0, split_pem(cert.text).into_iter().take(1));
+            sent.splice(0..0, certificate::blocks(cert.text).into_iter().take(1));
         }
         let sign = |error: rcgen::Error| Error::Sign(error.to_string());
         let pair = rcgen::KeyPair::try_from(&private.to_der()).map_err(sign)?;
@@ -291,7 +291,11 @@ impl Issuer {
             params.distinguished_name.push(DnType::CommonName, name);
         }
         params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        // Other keys cannot do it, and some who look at the certificate mind (RFC 8813).
+        if csr.public_key.algorithm() == &rcgen::PKCS_RSA_SHA256 {
+            params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+        }
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
@@ -320,19 +324,8 @@ fn params(not_before: SystemTime, not_after: SystemTime) -> Result<CertificatePa
 }
 
 fn check_key(certificate: &Certificate, key: &PrivateKey) -> Result<(), ()> {
-    use rcgen::PublicKeyData as _;
     let (_, parsed) = X509Certificate::from_der(certificate.der()).map_err(|_| ())?;
     if parsed.public_key().raw == key.pair().subject_public_key_info() { Ok(()) } else { Err(()) }
-}
-
-/// The certificates of a PEM text, each with its own line end.
-fn split_pem(text: &str) -> Vec<String> {
-    const END: &str = "-----END CERTIFICATE-----";
-    text.split_inclusive(END)
-        .filter_map(|part| {
-            part.find("-----BEGIN CERTIFICATE-----").map(|start| format!("{}\n", &part[start..]))
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Private keys.
 
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PublicKeyData as _};
 use rsa::pkcs8::EncodePrivateKey as _;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use x509_parser::asn1_rs::{Any, FromDer as _, OctetString, Sequence};
 use zeroize::Zeroizing;
+
+use crate::pem;
 
 /// What kind of key to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,16 @@ pub enum Algorithm {
     EcdsaP384,
     /// RSA with that many bits.
     Rsa(usize),
+}
+
+/// How a key is encoded in PEM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The form of its kind: PKCS#1 (`RSA PRIVATE KEY`) or SEC1 (`EC PRIVATE KEY`).
+    #[default]
+    Traditional,
+    /// PKCS#8 (`PRIVATE KEY`).
+    Pkcs8,
 }
 
 /// Why a key cannot be made or read.
@@ -91,6 +104,30 @@ impl PrivateKey {
         Zeroizing::new(self.0.serialize_pem())
     }
 
+    /// PEM of that format; PKCS#8 for a key whose kind has no other.
+    #[must_use]
+    pub fn to_pem(&self, format: Format) -> Zeroizing<String> {
+        match format {
+            Format::Pkcs8 => self.to_pkcs8_pem(),
+            Format::Traditional => self.to_traditional_pem().unwrap_or_else(|| self.to_pkcs8_pem()),
+        }
+    }
+
+    fn to_traditional_pem(&self) -> Option<Zeroizing<String>> {
+        let der = Zeroizing::new(self.0.serialize_der());
+        let inner = pkcs8_content(&der)?;
+        let algorithm = self.0.algorithm();
+        if algorithm == &rcgen::PKCS_RSA_SHA256 {
+            return Some(pem::encode("RSA PRIVATE KEY", inner));
+        }
+        let curve = match algorithm {
+            kind if kind == &rcgen::PKCS_ECDSA_P256_SHA256 => &EC_P256[EC_P256.len() - P256_ID..],
+            kind if kind == &rcgen::PKCS_ECDSA_P384_SHA384 => &EC_P384[EC_P384.len() - P384_ID..],
+            _ => return None,
+        };
+        Some(pem::encode("EC PRIVATE KEY", &sec1(inner, curve, self.0.der_bytes())?))
+    }
+
     /// PKCS#8 in DER, as TLS libraries take it.
     #[must_use]
     pub fn to_der(&self) -> PrivateKeyDer<'static> {
@@ -122,14 +159,63 @@ const EC_P384: [u8; 18] = [
     0x22,
 ];
 
+/// Length of the encoded identifier of P-256.
+const P256_ID: usize = 10;
+/// Length of the encoded identifier of P-384.
+const P384_ID: usize = 7;
+
+/// The key inside PKCS#8 (RFC 5958).
+fn pkcs8_content(der: &[u8]) -> Option<&[u8]> {
+    let (_, outer) = Sequence::from_der_and_then(der, |content| {
+        let (rest, _version) = Any::from_der(content)?;
+        let (rest, _algorithm) = Any::from_der(rest)?;
+        OctetString::from_der(rest)
+    })
+    .ok()?;
+    match outer.into_cow() {
+        std::borrow::Cow::Borrowed(bytes) => Some(bytes),
+        std::borrow::Cow::Owned(_) => None,
+    }
+}
+
+/// `ECPrivateKey` (RFC 5915) with the curve and the public key in it, without
+/// which readers of the older encoding cannot tell what it is.
+fn sec1(inner: &[u8], curve: &[u8], public: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (_, scalar) = Sequence::from_der_and_then(inner, |content| {
+        let (rest, _version) = Any::from_der(content)?;
+        OctetString::from_der(rest)
+    })
+    .ok()?;
+    let mut content = Zeroizing::new(Vec::with_capacity(inner.len() + curve.len() + public.len() + 16));
+    content.extend([0x02, 0x01, 0x01, 0x04]);
+    push_length(&mut content, scalar.as_cow().len());
+    content.extend_from_slice(scalar.as_cow());
+    content.push(0xa0);
+    push_length(&mut content, curve.len());
+    content.extend_from_slice(curve);
+    // A bit string has a byte that says how many bits are unused.
+    let mut bits = vec![0x03];
+    push_length(&mut bits, public.len() + 1);
+    bits.push(0);
+    bits.extend_from_slice(public);
+    content.push(0xa1);
+    push_length(&mut content, bits.len());
+    content.extend_from_slice(&bits);
+    let mut der = Zeroizing::new(Vec::with_capacity(content.len() + 4));
+    der.push(0x30);
+    push_length(&mut der, content.len());
+    der.extend_from_slice(&content);
+    Some(der)
+}
+
 /// SEC1 names its curve inside; the object identifiers differ enough to be searched for.
 fn pkcs8_of_sec1(sec1: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     let names = |algorithm: &[u8], curve: usize| {
         sec1.windows(curve).any(|window| window == &algorithm[algorithm.len() - curve..])
     };
-    if names(&EC_P256, 10) {
+    if names(&EC_P256, P256_ID) {
         Ok(pkcs8(&EC_P256, sec1))
-    } else if names(&EC_P384, 7) {
+    } else if names(&EC_P384, P384_ID) {
         Ok(pkcs8(&EC_P384, sec1))
     } else {
         Err(Error::Unsupported("an elliptic curve other than P-256 and P-384".into()))
@@ -174,27 +260,23 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_older_encodings() {
-        // The inner key of PKCS#8 is SEC1 or PKCS#1; without its curve SEC1 says too little.
-        let key = PrivateKey::generate(Algorithm::Rsa(2048)).unwrap();
-        let PrivateKeyDer::Pkcs8(der) = key.to_der() else { panic!() };
-        let inner = &der.secret_pkcs8_der()[26..];
-        let pem = rcgen_pem("RSA PRIVATE KEY", inner);
-        assert_eq!(PrivateKey::from_pem(&pem).unwrap().public_key_pem(), key.public_key_pem());
-    }
-
-    fn rcgen_pem(label: &str, der: &[u8]) -> String {
-        const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let mut text = String::new();
-        for group in der.chunks(3) {
-            let word =
-                group.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-            for i in 0..4 {
-                let sign = SIGNS[(word >> (18 - 6 * i) & 63) as usize];
-                text.push(if i <= group.len() { sign as char } else { '=' });
+    fn both_encodings_are_read_again() {
+        for (algorithm, label) in [
+            (Algorithm::EcdsaP256, "EC PRIVATE KEY"),
+            (Algorithm::EcdsaP384, "EC PRIVATE KEY"),
+            (Algorithm::Rsa(2048), "RSA PRIVATE KEY"),
+        ] {
+            let key = PrivateKey::generate(algorithm).unwrap();
+            for (format, label) in [(Format::Traditional, label), (Format::Pkcs8, "PRIVATE KEY")] {
+                let pem = key.to_pem(format);
+                assert!(pem.starts_with(&format!("-----BEGIN {label}-----\n")), "{algorithm:?} {format:?}");
+                assert!(pem.ends_with(&format!("\n-----END {label}-----\n")), "{algorithm:?} {format:?}");
+                let again = PrivateKey::from_pem(&pem).unwrap();
+                assert_eq!(again.public_key_pem(), key.public_key_pem(), "{algorithm:?} {format:?}");
+                // Encoded in the other form first, it is the same.
+                assert_eq!(again.to_pem(Format::Traditional), key.to_pem(Format::Traditional));
             }
         }
-        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::certificate::{self, Certificate};
@@ -34,12 +36,19 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
+/// At least one of them must do; a system's bundle may hold some that do not.
 fn roots(pem: &str) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
-    for root in Certificate::all_from_pem(pem).map_err(Error::Roots)? {
-        store.add(root.der().clone()).map_err(tls)?;
+    let mut first = None;
+    for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let added = der.map_err(tls).and_then(|der| store.add(der).map_err(tls));
+        first = first.or(added.err());
     }
-    Ok(store)
+    match first {
+        Some(error) if store.is_empty() => Err(error),
+        None if store.is_empty() => Err(Error::Roots(certificate::Error::None)),
+        _ => Ok(store),
+    }
 }
 
 fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -97,6 +106,15 @@ pub fn client_config(
     };
     config.alpn_protocols = alpn(protocols);
     Ok(config)
+}
+
+/// Looks whether a chain begins with the certificate of that key.
+///
+/// # Errors
+/// When they are of different pairs, or unusable.
+pub fn check_pair(chain_pem: &str, key: &PrivateKey) -> Result<(), Error> {
+    let chain = chain(chain_pem)?;
+    CertifiedKey::from_der(chain, key.to_der(), &provider()).map(drop).map_err(tls)
 }
 
 /// Looks at a chain as both kinds of peers do: as a client's and as a server's.

@@ -24,11 +24,59 @@ fn issues_for_the_given_identity_only() {
     let (_, parsed) = X509Certificate::from_der(leaf.der()).unwrap();
     assert!(parsed.subject_alternative_name().unwrap().unwrap().critical);
     let usage = parsed.key_usage().unwrap().unwrap();
-    assert!(usage.critical && usage.value.digital_signature() && usage.value.key_encipherment());
+    assert!(usage.critical && usage.value.digital_signature() && !usage.value.key_encipherment());
     assert!(parsed.extended_key_usage().unwrap().unwrap().value.client_auth);
     assert!(parsed.basic_constraints().unwrap().unwrap().critical);
     let age = now.duration_since(leaf.not_before).unwrap().as_secs();
     assert!((119..=121).contains(&age), "{age}");
+}
+
+/// What `openssl` prints for a certificate or a check.
+fn openssl(args: &[&str]) -> Option<String> {
+    // Not every machine that builds has it.
+    let Ok(output) = std::process::Command::new("openssl").args(args).output() else { return None };
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "openssl {args:?}: {text}");
+    Some(text)
+}
+
+#[test]
+fn openssl_accepts_what_is_issued_in_both_roles_and_strictly() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let (issuer, _) = Issuer::self_signed("cluster.local", 24 * HOUR, now).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let root = file("root", issuer.root_pem());
+    let id: SpiffeId = "spiffe://cluster.local/ns/a/sa/b".parse().unwrap();
+    for algorithm in [Algorithm::EcdsaP256, Algorithm::EcdsaP384, Algorithm::Rsa(2048)] {
+        let key = PrivateKey::generate(algorithm).unwrap();
+        let csr = Csr::parse(&crate::csr::request(&key, &id).unwrap()).unwrap();
+        let leaf = issuer.issue(&csr, &[San::Spiffe(id.clone())], HOUR, now).unwrap();
+        let leaf = file("leaf", &leaf[0]);
+        for purpose in ["sslserver", "sslclient"] {
+            openssl(&["verify", "-x509_strict", "-CAfile", &root, "-purpose", purpose, &leaf]);
+        }
+        let is_rsa = matches!(algorithm, Algorithm::Rsa(_));
+        if let Some(text) = openssl(&["x509", "-noout", "-text", "-in", &leaf]) {
+            assert!(
+                text.matches("Subject Key Identifier").count() == 1
+                    && text.contains("Authority Key Identifier")
+            );
+            assert_eq!(text.contains("Key Encipherment"), is_rsa, "{text}");
+        }
+        for format in [key::Format::Traditional, key::Format::Pkcs8] {
+            openssl(&["pkey", "-noout", "-check", "-in", &file("key", &key.to_pem(format))]);
+        }
+    }
+    if let Some(text) = openssl(&["x509", "-noout", "-text", "-in", &root]) {
+        assert!(text.contains("Certificate Sign, CRL Sign"), "{text}");
+        assert!(text.contains("Subject Key Identifier"), "{text}");
+    }
 }
 
 #[test]
