@@ -140,7 +140,8 @@ fn is_format(word: &str) -> bool {
 fn configure(args: Args) -> Result<Config, Ending> {
     let levels = args.log_output_level.parse();
     let levels = levels.map_err(|error| Ending::Failed(USAGE, format!("--log_output_level: {error}")))?;
-    runtime::log::init(runtime::log::Options { levels, as_json: args.log_as_json.unwrap_or(false) });
+    let as_json = args.log_as_json.unwrap_or(false);
+    runtime::log::init(runtime::log::Options { levels, as_json, ..Default::default() });
     for target in args.log_target.iter().filter(|target| *target != "stdout") {
         tracing::warn!("--log_target {target} has no effect: the log goes to standard output");
     }

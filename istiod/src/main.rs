@@ -24,7 +24,11 @@ fn main() -> ExitCode {
             Err(error) => fail(1, &format!("{error:#}")),
         },
         Command::Discovery(args) => {
-            runtime::log::init(runtime::log::Options { levels, as_json: cli.log.as_json });
+            runtime::log::init(runtime::log::Options {
+                levels,
+                as_json: cli.log.as_json,
+                ..Default::default()
+            });
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
             let settings = config::env::resolve(args, |name| std::env::var(name).ok());
             match settings {

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use crate::tasks::Tasks;
 use slots::Slots;
@@ -39,20 +40,36 @@ struct Limits {
     stall: Duration,
 }
 
+/// Errors of a system call that no later one gets rid of, by their numbers in Linux.
+const EBADF: i32 = 9;
+const EINVAL: i32 = 22;
+const ENOTSOCK: i32 = 88;
 /// Status pages need few connections, and little time.
 const LIMITS: Limits =
     Limits { connections: 256, head: Duration::from_secs(10), stall: Duration::from_secs(10) };
 
-/// Serves requests on a listener until the tasks are stopped.
-pub fn serve<H, F>(tasks: &Tasks, name: &'static str, listener: TcpListener, handler: H)
+/// Serves requests on a listener until the tasks are stopped, or the listener
+/// is of no use any more, which the handle tells.
+pub fn serve<H, F>(
+    tasks: &Tasks,
+    name: &'static str,
+    listener: TcpListener,
+    handler: H,
+) -> JoinHandle<Option<io::Error>>
 where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    serve_within(LIMITS, tasks, name, listener, handler);
+    serve_within(LIMITS, tasks, name, listener, handler)
 }
 
-fn serve_within<H, F>(limits: Limits, tasks: &Tasks, name: &'static str, listener: TcpListener, handler: H)
+fn serve_within<H, F>(
+    limits: Limits,
+    tasks: &Tasks,
+    name: &'static str,
+    listener: TcpListener,
+    handler: H,
+) -> JoinHandle<Option<io::Error>>
 where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -64,6 +81,10 @@ where
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
+                // Not a socket that listens: there is nothing to wait for.
+                Err(error) if matches!(error.raw_os_error(), Some(EBADF | EINVAL | ENOTSOCK)) => {
+                    return error;
+                }
                 Err(error) => {
                     tracing::warn!(server = name, %error, "accept");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -90,7 +111,7 @@ where
                 }
             });
         }
-    });
+    })
 }
 
 /// A body that is there as a whole.

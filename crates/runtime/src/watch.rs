@@ -1,5 +1,7 @@
 //! Tells when something below a directory has changed, and which files are
-//! being written.
+//! being written; [`files`] watches single files.
+
+pub mod files;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

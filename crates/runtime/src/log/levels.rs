@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
 
 /// Crates of the mesh; what others log is shown from `warn` on only.
 const OURS: [&str; 12] = [
@@ -50,27 +51,51 @@ impl FromStr for Level {
     }
 }
 
-/// The level of each scope.
+/// Scope of what names none.
+pub(super) const DEFAULT: &str = "default";
+/// Stands for every scope.
+pub(super) const ALL: &str = "all";
+/// Scope of the libraries that speak HTTP/2 and gRPC.
+const GRPC: &str = "grpc";
+
+impl Level {
+    /// Its name, as it is given.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Fatal => "fatal",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// The level of each scope: `info` unless told otherwise. The level of `default`
+/// is only that of lines without a scope, as in Istio.
 #[derive(Clone, Debug)]
 pub struct Levels {
-    default: Level,
+    others: Level,
     scopes: BTreeMap<String, Level>,
 }
 
 impl Default for Levels {
     fn default() -> Self {
-        Self { default: Level::Info, scopes: BTreeMap::new() }
+        Self { others: Level::Info, scopes: BTreeMap::new() }
     }
 }
 
 impl FromStr for Levels {
     type Err = ParseError;
 
-    /// Reads `default:info,ads:debug`; a level alone is that of all scopes.
+    /// Reads `default:info,ads:debug`; a level alone is that of `default`, and
+    /// `all` stands for every scope.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut levels = Self::default();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (scope, level) = part.split_once(':').unwrap_or(("default", part));
+            let (scope, level) = part.split_once(':').unwrap_or((DEFAULT, part));
             levels.set(scope, level.parse().map_err(|_| ParseError(part.into()))?);
         }
         Ok(levels)
@@ -78,17 +103,30 @@ impl FromStr for Levels {
 }
 
 impl Levels {
-    /// Sets the level of a scope; `default` and `all` are those without one of their own.
+    /// Sets the level of a scope, or with `all` that of every scope.
     pub fn set(&mut self, scope: &str, level: Level) {
-        match scope {
-            "default" => self.default = level,
-            "all" => {
-                self.default = level;
-                self.scopes.clear();
-            }
-            _ => {
-                self.scopes.insert(scope.into(), level);
-            }
+        if scope == ALL {
+            self.others = level;
+            self.scopes.clear();
+        } else {
+            self.scopes.insert(scope.into(), level);
+        }
+    }
+
+    /// The level of a scope.
+    #[must_use]
+    pub fn of(&self, scope: &str) -> Level {
+        self.scopes.get(scope).copied().unwrap_or(self.others)
+    }
+
+    /// The most that any scope shows.
+    pub(super) fn most(&self) -> LevelFilter {
+        match self.scopes.values().copied().fold(self.others, Level::max) {
+            Level::None => LevelFilter::OFF,
+            Level::Fatal | Level::Error => LevelFilter::ERROR,
+            Level::Warn => LevelFilter::WARN,
+            Level::Info => LevelFilter::INFO,
+            Level::Debug => LevelFilter::DEBUG,
         }
     }
 
@@ -101,9 +139,9 @@ impl Levels {
             tracing::Level::TRACE => return false,
         };
         let level = match scope(metadata.target()) {
-            Some(scope) => self.scopes.get(scope).copied().unwrap_or(self.default),
-            None if OURS.iter().any(|name| metadata.target().starts_with(name)) => self.default,
-            None => self.default.min(Level::Warn),
+            Some(scope) => self.of(scope),
+            None if OURS.iter().any(|name| metadata.target().starts_with(name)) => self.of(DEFAULT),
+            None => self.scopes.get(GRPC).copied().unwrap_or(self.of(DEFAULT).min(Level::Warn)),
         };
         wanted <= level
     }
@@ -122,8 +160,13 @@ mod tests {
     #[test]
     fn reads_levels_by_scope() {
         let levels: Levels = "default:warn,ads:debug".parse().unwrap();
-        assert_eq!((levels.default, levels.scopes["ads"]), (Level::Warn, Level::Debug));
-        assert_eq!("debug".parse::<Levels>().unwrap().default, Level::Debug);
+        assert_eq!((levels.of("default"), levels.of("ads")), (Level::Warn, Level::Debug));
+        assert_eq!(levels.of("sds"), Level::Info, "others are not touched by default");
+        assert_eq!(levels.most(), LevelFilter::DEBUG);
+        assert_eq!("debug".parse::<Levels>().unwrap().of("default"), Level::Debug);
+        let levels: Levels = "ads:debug,all:none,sds:error".parse().unwrap();
+        assert_eq!((levels.of("ads"), levels.of("sds")), (Level::None, Level::Error));
+        assert_eq!(levels.most(), LevelFilter::ERROR);
         let error = "ads:loud".parse::<Levels>().unwrap_err().to_string();
         assert!(error.contains("\"ads:loud\""), "{error}");
     }
