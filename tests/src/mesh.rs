@@ -140,7 +140,11 @@ impl Mesh {
         let mut pod = Pod::create(&mut self.network, &self.programs, &self.dir, workload)?;
         pod.write_token(&token)?;
         pod.write_root(&self.istiod.root()?)?;
-        pod.redirect()?;
+        let captures_dns = env.iter().any(|(name, value)| name == pod::DNS_CAPTURE && value == "true");
+        if captures_dns {
+            self.network.resolve(&pod.network, CLIENT, &pod.workload.namespace)?;
+        }
+        pod.redirect(captures_dns)?;
         pod.start(env)?;
         self.pods.push(pod);
         Ok(())

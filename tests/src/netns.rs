@@ -122,6 +122,20 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Lets the programs of a namespace ask a DNS server at that address, as
+    /// those of a pod in a namespace of Kubernetes ask.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn resolve(&self, namespace: &str, server: Ipv4Addr, of: &str) -> anyhow::Result<()> {
+        let text = format!(
+            "nameserver {server}\nsearch {of}.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
+        );
+        make(|| fs::write(Path::new(FILES).join(namespace).join("resolv.conf"), text).context("resolv.conf"))
+    }
+}
+
 /// Makes a namespace that leads nowhere.
 fn add(name: &str) -> anyhow::Result<()> {
     // The first one on a machine makes `ip` mount a folder for their names.

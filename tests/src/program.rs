@@ -24,6 +24,23 @@ pub fn small() -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(path))
 }
 
+/// Names the folder of Python's gRPC.
+pub const GRPC: &str = "ISTIO_TEST_GRPC";
+
+/// The folder of Python's gRPC, for `PYTHONPATH`.
+///
+/// # Errors
+/// Nothing says where it is, or it is not there.
+#[expect(clippy::disallowed_methods, reason = "the harness's environment")]
+pub fn grpc() -> anyhow::Result<PathBuf> {
+    let path = env::var(GRPC);
+    let path =
+        path.with_context(|| format!("{GRPC} does not say where Python's gRPC is; use scripts/test"))?;
+    let path = PathBuf::from(path);
+    ensure!(path.is_dir(), "{GRPC}={}: no such folder; run scripts/setup", path.display());
+    Ok(path)
+}
+
 /// The programs of a mesh.
 #[derive(Clone, Debug)]
 pub struct Programs {

@@ -5,12 +5,18 @@
 mod certificate;
 #[path = "e2e/configuration.rs"]
 mod configuration;
+#[path = "e2e/dns.rs"]
+mod dns;
 #[path = "e2e/example.rs"]
 mod example;
 #[path = "e2e/interruption.rs"]
 mod interruption;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/outage.rs"]
+mod outage;
+#[path = "e2e/proxyless.rs"]
+mod proxyless;
 #[path = "e2e/start.rs"]
 mod start;
 #[path = "e2e/traffic.rs"]
@@ -30,8 +36,15 @@ use libtest_mimic::{Arguments, Trial};
 type Case = (&'static str, fn(&mut Mesh) -> anyhow::Result<()>);
 
 /// Everything that is claimed, in the order in which it runs.
-const CASES: &[&[Case]] =
-    &[traffic::CASES, example::CASES, configuration::CASES, certificate::CASES, life::CASES];
+const CASES: &[&[Case]] = &[
+    traffic::CASES,
+    example::CASES,
+    configuration::CASES,
+    certificate::CASES,
+    proxyless::CASES,
+    life::CASES,
+    outage::CASES,
+];
 
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();
@@ -60,7 +73,7 @@ fn main() -> ExitCode {
             case(mesh).map_err(|error| format!("{error:#}").into())
         }));
     }
-    for (name, case) in start::CASES.iter().chain(interruption::CASES) {
+    for (name, case) in start::CASES.iter().chain(interruption::CASES).chain(dns::CASES) {
         trials.push(Trial::test(*name, move || case().map_err(|error| format!("{error:#}").into())));
     }
     for trial in &mut trials {

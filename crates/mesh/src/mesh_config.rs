@@ -59,9 +59,10 @@ impl MeshConfig {
         let mut over = yaml::parse(text)?;
         // `defaultConfig` has layers of its own: it does not replace the defaults as a whole.
         let proxy = over.as_object_mut().and_then(|map| map.remove("defaultConfig"));
-        let (mut api, mut unknown_fields) = yaml::overlay(&Self::default().api, &over, &[])?;
+        let (mut api, mut unknown_fields) =
+            yaml::overlay(&Self::default().api, &over, yaml::Rules::default())?;
         if let Some(proxy) = proxy {
-            let (config, unknown) = yaml::overlay(&proxy_config::defaults(), &proxy, proxy_config::MERGED)?;
+            let (config, unknown) = yaml::overlay(&proxy_config::defaults(), &proxy, proxy_config::RULES)?;
             api.default_config = Some(config);
             unknown_fields.extend(unknown.into_iter().map(|name| format!("defaultConfig.{name}")));
         }

@@ -11,8 +11,11 @@ use proto::istio::mesh::v1alpha1::{AuthenticationPolicy, ProxyConfig};
 
 use crate::{MeshConfig, yaml};
 
-/// Maps that layers add to instead of replacing them.
-pub(crate) const MERGED: &[&str] = &["proxyMetadata", "runtimeValues"];
+/// How layers come together: variables and headers add up, all else is replaced.
+pub(crate) const RULES: yaml::Rules<'static> = yaml::Rules {
+    merged: &["proxyMetadata", "proxyHeaders"],
+    exclusive: &[&["serviceCluster", "tracingServiceName"]],
+};
 
 /// A layer that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +82,7 @@ pub fn resolve(layers: &Layers<'_>) -> Result<(ProxyConfig, Vec<String>), Vec<Er
     ];
     for (layer, text) in texts {
         let Some(text) = text else { continue };
-        let result = yaml::parse(text).and_then(|over| yaml::overlay(&config, &over, MERGED));
+        let result = yaml::parse(text).and_then(|over| yaml::overlay(&config, &over, RULES));
         match result {
             Ok((next, names)) => {
                 config = next;
@@ -107,6 +110,8 @@ pub fn resolve(layers: &Layers<'_>) -> Result<(ProxyConfig, Vec<String>), Vec<Er
 
 #[cfg(test)]
 mod tests {
+    use proto::istio::mesh::v1alpha1::tracing::Tracer;
+
     use super::*;
 
     #[test]
@@ -142,6 +147,77 @@ mod tests {
         assert_eq!(config.proxy_metadata.len(), 2);
         assert_eq!(config.config_path, "./etc/istio/proxy");
         assert!(unknown.is_empty());
+    }
+
+    #[test]
+    fn a_field_replaces_what_it_excludes_and_maps_but_variables() {
+        let layers = Layers {
+            mesh: Some((
+                "mesh",
+                "defaultConfig:
+  runtimeValues: {a: '1'}
+  tracing: {sampling: 5, zipkin: {address: 'z:1'}}
+  proxyHeaders: {server: {value: s}}
+  drainDuration: 7s",
+            )),
+            env: Some(
+                "{runtimeValues: {b: '2'}, tracing: {datadog: {address: 'd:1'}}, drain_duration: 9s,
+  tracingServiceName: CANONICAL_NAME_ONLY, proxyHeaders: {requestId: {disabled: true}}, binaryPath: null}",
+            ),
+            annotations: None,
+        };
+        let (config, unknown) = resolve(&layers).unwrap();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert_eq!(config.runtime_values.keys().collect::<Vec<_>>(), ["b"]);
+        let tracing = config.tracing.unwrap();
+        assert!(matches!(tracing.tracer, Some(Tracer::Datadog(_))));
+        assert!(tracing.sampling.abs() < f64::EPSILON);
+        assert!(matches!(config.cluster_name, Some(ClusterName::TracingServiceName(1))));
+        assert_eq!(config.drain_duration.unwrap().seconds, 9);
+        assert_eq!(config.binary_path, "/usr/local/bin/envoy");
+        let headers = config.proxy_headers.unwrap();
+        assert!(headers.server.is_some() && headers.request_id.is_some());
+    }
+
+    #[test]
+    fn every_field_of_the_api_is_known() {
+        let text = "
+tracing: {openCensusAgent: {address: 'a:1', context: [B3]}, customTags: {t: {literal: {value: v}}},
+  maxPathTagLength: 9, tlsSettings: {mode: SIMPLE}, enableIstioTags: false}
+statsdUdpAddress: 'a:1'
+envoyAccessLogService: {address: 'a:1', tlsSettings: {mode: ISTIO_MUTUAL}, tcpKeepalive: {time: 10s, probes: 3}}
+envoyMetricsService: {address: 'a:1'}
+readinessProbe: {initialDelaySeconds: 1, httpGet: {path: /, port: 80, httpHeaders: [{name: a, value: b}]}}
+caCertificatesPem: [x]
+privateKeyProvider: {cryptomb: {pollDelay: 2ms, fallback: true}}
+fileFlushInterval: 2s
+fileFlushMinSizeKb: 64
+statsCompression: false
+connectionSettings: {globalDownstreamConnectionLimit: 5, profile: EDGE}
+gatewayTopology: {numTrustedProxies: 1}
+image: {imageType: distroless}
+sds: {enabled: true}
+availabilityZone: z
+discoveryRefreshDelay: 1s";
+        let (config, unknown) = resolve(&Layers { env: Some(text), ..Layers::default() }).unwrap();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert_eq!(config.file_flush_min_size_kb, 64);
+        assert_eq!(config.stats_compression.unwrap(), false.into());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_of_a_layer_ends_the_program(text in "(?s).*", yaml in "[a-zA-Z_:{}\\[\\], '0-9smh\n-]*") {
+            for text in [text, yaml] {
+                drop(resolve(&Layers { env: Some(&text), ..Layers::default() }));
+            }
+        }
+
+        #[test]
+        fn durations_and_numbers_are_read_or_refused(value in "[0-9]{0,20}[a-z.-]{0,3}") {
+            let text = format!("{{drainDuration: '{value}', statusPort: {value:?}, concurrency: '{value}'}}");
+            drop(resolve(&Layers { env: Some(&text), ..Layers::default() }));
+        }
     }
 
     #[test]

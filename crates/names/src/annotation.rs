@@ -12,6 +12,14 @@ pub const STATS_INCLUSION_PREFIXES: &str = "sidecar.istio.io/statsInclusionPrefi
 pub const STATS_INCLUSION_SUFFIXES: &str = "sidecar.istio.io/statsInclusionSuffixes";
 /// Extra stats regexes of a proxy.
 pub const STATS_INCLUSION_REGEXPS: &str = "sidecar.istio.io/statsInclusionRegexps";
+/// Extra tags of a proxy's stats.
+pub const EXTRA_STAT_TAGS: &str = "sidecar.istio.io/extraStatTags";
+/// Limits of histogram buckets by prefix, a JSON object.
+pub const STATS_HISTOGRAM_BUCKETS: &str = "sidecar.istio.io/statsHistogramBuckets";
+/// Time between two flushes of stats.
+pub const STATS_FLUSH_INTERVAL: &str = "sidecar.istio.io/statsFlushInterval";
+/// Time after which unused stats are dropped.
+pub const STATS_EVICTION_INTERVAL: &str = "sidecar.istio.io/statsEvictionInterval";
 /// Interfaces whose traffic is not captured.
 pub const EXCLUDE_INTERFACES: &str = "traffic.sidecar.istio.io/excludeInterfaces";
 /// Visibility of a Service.

@@ -5,10 +5,13 @@ mod endpoint;
 mod http;
 mod listener;
 mod message;
+mod name_table;
+mod proxyless;
 mod route;
 mod tls;
 
 use names::TypeUrl;
+use prost::Message as _;
 use xds::Resource;
 use xds::session::Wanted;
 
@@ -28,6 +31,9 @@ pub fn generate(snapshot: &Snapshot, proxy: &Proxy, type_url: &TypeUrl, wanted: 
         Wanted::All => true,
         Wanted::Names(names) => names.contains(name),
     };
+    if proxy.is_proxyless {
+        return proxyless(scope, type_url, wanted);
+    }
     match type_url {
         TypeUrl::Cluster => cluster::clusters(scope)
             .iter()
@@ -46,13 +52,43 @@ pub fn generate(snapshot: &Snapshot, proxy: &Proxy, type_url: &TypeUrl, wanted: 
             .iter()
             .map(|route| Resource::encode(route.name.as_str(), route))
             .collect(),
-        TypeUrl::Endpoint => match wanted {
-            Wanted::All => Vec::new(),
-            Wanted::Names(names) => names
-                .iter()
-                .map(|name| Resource::encode(name.clone(), &endpoint::assignment(scope, name)))
-                .collect(),
-        },
+        TypeUrl::Endpoint => endpoints(scope, wanted),
+        // All names are one resource, which has none itself.
+        TypeUrl::NameTable => {
+            vec![Resource::from_bytes("", name_table::name_table(scope).encode_to_vec().into())]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn endpoints(scope: Scope<'_>, wanted: &Wanted) -> Vec<Resource> {
+    match wanted {
+        Wanted::All => Vec::new(),
+        Wanted::Names(names) => names
+            .iter()
+            .map(|name| Resource::encode(name.clone(), &endpoint::assignment(scope, name)))
+            .collect(),
+    }
+}
+
+/// The same for an application that speaks xDS itself: by name only.
+fn proxyless(scope: Scope<'_>, type_url: &TypeUrl, wanted: &Wanted) -> Vec<Resource> {
+    let Wanted::Names(names) = wanted else { return Vec::new() };
+    let names = names.iter().map(|name| &**name);
+    match type_url {
+        TypeUrl::Listener => proxyless::listeners(scope, names)
+            .iter()
+            .map(|listener| Resource::encode(listener.name.as_str(), listener))
+            .collect(),
+        TypeUrl::Route => proxyless::routes(scope, names)
+            .iter()
+            .map(|route| Resource::encode(route.name.as_str(), route))
+            .collect(),
+        TypeUrl::Cluster => proxyless::clusters(scope, names)
+            .iter()
+            .map(|cluster| Resource::encode(cluster.name.as_str(), cluster).awaits_endpoints(true))
+            .collect(),
+        TypeUrl::Endpoint => endpoints(scope, wanted),
         _ => Vec::new(),
     }
 }

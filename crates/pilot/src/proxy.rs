@@ -51,6 +51,8 @@ pub struct Proxy {
     pub interception: Interception,
     /// Where it is.
     pub locality: Locality,
+    /// An application that speaks xDS itself, by gRPC's library.
+    pub is_proxyless: bool,
     /// Whether HTTP/1.0 is accepted (`ISTIO_META_HTTP10`).
     pub http10: bool,
     /// Idle time of TCP connections, as text (`ISTIO_META_IDLE_TIMEOUT`).
@@ -104,6 +106,7 @@ impl Proxy {
                 _ => Interception::Redirect,
             },
             locality: node.locality.clone().unwrap_or_default(),
+            is_proxyless: text("GENERATOR") == "grpc",
             http10: matches!(text("HTTP10").as_str(), "1" | "true"),
             idle_timeout: text("IDLE_TIMEOUT").parse().ok(),
             id,

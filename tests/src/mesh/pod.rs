@@ -16,6 +16,8 @@ use crate::netns::{self, Network};
 use crate::process::Process;
 use crate::program::Programs;
 
+/// Variable by which an injected pod has its DNS requests answered by the agent.
+pub const DNS_CAPTURE: &str = "ISTIO_META_DNS_CAPTURE";
 /// User of the applications.
 const APP_UID: u32 = 65534;
 
@@ -126,13 +128,15 @@ impl Pod {
         command
     }
 
-    /// Redirects its traffic with the arguments of an injected pod.
+    /// Redirects its traffic with the arguments of an injected pod, its DNS
+    /// requests to the agent too if they are to be captured.
     ///
     /// # Errors
     /// What istio-init says.
-    pub fn redirect(&self) -> anyhow::Result<()> {
+    pub fn redirect(&self, captures_dns: bool) -> anyhow::Result<()> {
         let args = ["-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", ""];
         let args = args.into_iter().chain(["-b", "*", "-d", "15090,15021,15020"]);
+        let args = args.chain(captures_dns.then_some("--redirect-dns"));
         let output = self.init(&args.collect::<Vec<_>>()).output().context("istio-init")?;
         succeeded("istio-init", &output)
     }

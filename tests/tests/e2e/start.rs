@@ -69,11 +69,11 @@ fn without_address() -> anyhow::Result<()> {
 
 fn wrong() -> anyhow::Result<()> {
     let agent = Agent::new(&[], &[])?;
-    let mut process = agent.start(&[("SECRET_TTL", "soon"), ("OUTPUT_CERTS", "/certs")])?;
+    let mut process = agent.start(&[("SECRET_TTL", "soon"), ("COMPLIANCE_POLICY", "pqc")])?;
     let status = process.wait(LIMIT)?;
     let text = process.output();
     ensure!(status.code() == Some(255), "{status}: {text}");
-    for part in ["SECRET_TTL=\"soon\": expected", "OUTPUT_CERTS=\"/certs\": not supported yet"] {
+    for part in ["SECRET_TTL=\"soon\": expected", "COMPLIANCE_POLICY=\"pqc\": not supported yet"] {
         ensure!(text.contains(part), "{part:?} is not in {text}");
     }
     ensure!(!text.contains("no interface"), "{text}");

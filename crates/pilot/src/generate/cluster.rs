@@ -2,13 +2,15 @@
 
 mod inbound;
 mod outbound;
-mod policy;
+pub(super) mod policy;
 
 use proto::Any;
 use proto::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use proto::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+
+pub(super) use outbound::identities;
 
 use super::message::seconds;
 use crate::scope::Scope;
@@ -23,12 +25,12 @@ pub(super) fn clusters(scope: Scope<'_>) -> Vec<Cluster> {
     clusters
 }
 
-fn of_type(kind: DiscoveryType) -> Option<ClusterDiscoveryType> {
+pub(super) fn of_type(kind: DiscoveryType) -> Option<ClusterDiscoveryType> {
     Some(ClusterDiscoveryType::Type(kind.into()))
 }
 
 /// The name in statistics: the semicolon ends it where Istio's dashboards cut.
-fn stat_name(name: &str) -> String {
+pub(super) fn stat_name(name: &str) -> String {
     format!("{name};")
 }
 

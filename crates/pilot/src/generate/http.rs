@@ -109,7 +109,7 @@ fn filters(protocol: Protocol) -> Vec<HttpFilter> {
     filters
 }
 
-fn filter<M: prost::Message + prost::Name>(name: &str, config: &M) -> HttpFilter {
+pub(super) fn filter<M: prost::Message + prost::Name>(name: &str, config: &M) -> HttpFilter {
     HttpFilter {
         name: name.into(),
         config_type: Some(http_filter::ConfigType::TypedConfig(Any::pack(config))),

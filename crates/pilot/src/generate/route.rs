@@ -39,9 +39,7 @@ pub(super) fn outbound(scope: Scope<'_>, is_wanted: &dyn Fn(&str) -> bool) -> Ve
             let name = format!("{}:{}", service.host, port.number);
             if port.protocol == Protocol::Auto && is_wanted(&name) {
                 // The listener is the service's own: whatever name a request bears, it is meant.
-                let mut hosts = virtual_host::of_service(scope, service, port.number);
-                hosts.iter_mut().for_each(|host| host.domains = vec!["*".into()]);
-                made.push(configuration(name, hosts));
+                made.push(of_service(scope, &name, service, port.number));
             }
         }
     }
@@ -52,6 +50,13 @@ pub(super) fn outbound(scope: Scope<'_>, is_wanted: &dyn Fn(&str) -> bool) -> Ve
         }
     }
     made
+}
+
+/// The routes of one port of a service, for requests that name it in any way.
+pub(super) fn of_service(scope: Scope<'_>, name: &str, service: &Service, port: u16) -> RouteConfiguration {
+    let mut hosts = virtual_host::of_service(scope, service, port);
+    hosts.iter_mut().for_each(|host| host.domains = vec!["*".into()]);
+    configuration(name.to_owned(), hosts)
 }
 
 fn configuration(name: String, virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {
@@ -94,7 +99,7 @@ fn finish(scope: Scope<'_>, mut hosts: Vec<VirtualHost>) -> Vec<VirtualHost> {
     hosts
 }
 
-fn everything() -> RouteMatch {
+pub(super) fn everything() -> RouteMatch {
     RouteMatch {
         path_specifier: Some(route_match::PathSpecifier::Prefix("/".into())),
         ..RouteMatch::default()

@@ -7,12 +7,12 @@ use proto::envoy::config::core::v3::{
 };
 use proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
-    CombinedCertificateValidationContext, ValidationContextType,
+    CertificateProviderInstance, CombinedCertificateValidationContext, ValidationContextType,
 };
 use proto::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use proto::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsParameters,
-    UpstreamTlsContext,
+    CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext, DownstreamTlsContext,
+    SdsSecretConfig, TlsParameters, UpstreamTlsContext,
 };
 use proto::envoy::r#type::matcher::v3::StringMatcher;
 use proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
@@ -110,6 +110,58 @@ pub(super) fn client(sni: String, identities: Vec<String>, is_http2: bool) -> Tr
     let context = UpstreamTlsContext {
         common_tls_context: Some(common(names, alpn, &[])),
         sni,
+        ..UpstreamTlsContext::default()
+    };
+    transport_socket("envoy.transport_sockets.tls", &context)
+}
+
+/// Name that gRPC's bootstrap has for the files with key, certificate and roots.
+const PROVIDER: &str = "default";
+
+/// Certificates from files that gRPC reads itself, in the fields of today and
+/// in those that older clients know.
+#[allow(deprecated)]
+fn from_files(names: Vec<String>) -> CommonTlsContext {
+    let instance = |name: &str| CertificateProviderPluginInstance {
+        instance_name: PROVIDER.into(),
+        certificate_name: name.into(),
+    };
+    let older = |name: &str| CertificateProviderInstance {
+        instance_name: PROVIDER.into(),
+        certificate_name: name.into(),
+    };
+    let matcher =
+        |name| StringMatcher { match_pattern: Some(MatchPattern::Exact(name)), ..StringMatcher::default() };
+    let validation = CombinedCertificateValidationContext {
+        default_validation_context: Some(CertificateValidationContext {
+            ca_certificate_provider_instance: Some(instance(ROOTS)),
+            ..subject_names(names.into_iter().map(matcher).collect())
+        }),
+        validation_context_certificate_provider_instance: Some(older(ROOTS)),
+        ..CombinedCertificateValidationContext::default()
+    };
+    CommonTlsContext {
+        tls_certificate_provider_instance: Some(instance(CERTIFICATE)),
+        tls_certificate_certificate_provider_instance: Some(older(CERTIFICATE)),
+        validation_context_type: Some(ValidationContextType::CombinedValidationContext(validation)),
+        ..CommonTlsContext::default()
+    }
+}
+
+/// Accepts clients of the mesh, without a proxy.
+pub(super) fn proxyless_server() -> TransportSocket {
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(from_files(Vec::new())),
+        require_client_certificate: Some(true),
+        ..DownstreamTlsContext::default()
+    };
+    transport_socket("envoy.transport_sockets.tls", &context)
+}
+
+/// Calls servers that are one of `identities`, without a proxy.
+pub(super) fn proxyless_client(identities: Vec<String>) -> TransportSocket {
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(from_files(identities)),
         ..UpstreamTlsContext::default()
     };
     transport_socket("envoy.transport_sockets.tls", &context)

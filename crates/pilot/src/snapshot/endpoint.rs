@@ -75,6 +75,8 @@ pub struct Endpoint {
     pub has_health: bool,
     /// Node it runs on.
     pub node_name: String,
+    /// Its host name within a headless service; empty when it has none.
+    pub hostname: String,
 }
 
 impl Endpoint {
@@ -113,6 +115,7 @@ pub(super) fn by_service(context: &Context<'_>) -> BTreeMap<(String, String), Ve
                     let mut made = of_pod(context, address, number, workload, &object.meta.namespace, node);
                     made.port_name = port.name.clone().unwrap_or_default();
                     made.is_ready = is_ready;
+                    made.hostname = endpoint.hostname.clone().unwrap_or_default();
                     // Two slices may hold the same endpoint while it moves between them.
                     if !list.contains(&made) {
                         list.push(made);
@@ -153,6 +156,7 @@ fn of_pod(
             is_ready: true,
             has_health: true,
             node_name: node_name.unwrap_or_default().into(),
+            hostname: String::new(),
         };
     };
     let node_name =
@@ -177,6 +181,7 @@ fn of_pod(
         is_ready: true,
         has_health: true,
         node_name: node_name.into(),
+        hostname: String::new(),
     }
 }
 
@@ -259,6 +264,7 @@ pub(super) fn of_workload_entries(
                 is_ready: true,
                 has_health: false,
                 node_name: String::new(),
+                hostname: String::new(),
             });
         }
     }

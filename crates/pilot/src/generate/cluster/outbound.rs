@@ -103,6 +103,20 @@ fn describe(
     metadata([("istio", fields)])
 }
 
+/// Who the servers may be: the accounts of all workloads of the service,
+/// whichever port they serve.
+pub(in crate::generate) fn identities(scope: Scope<'_>, service: &Service) -> Vec<String> {
+    let mesh = &scope.snapshot.mesh;
+    let domains =
+        || std::iter::once(mesh.trust_domain()).chain(mesh.trust_domain_aliases.iter().map(String::as_str));
+    let all: BTreeSet<String> = service
+        .endpoints
+        .iter()
+        .flat_map(|endpoint| domains().filter_map(|domain| endpoint.identity(domain)))
+        .collect();
+    all.into_iter().collect()
+}
+
 /// Sets how the cluster's connections are secured.
 fn secure(
     scope: Scope<'_>,
@@ -114,19 +128,11 @@ fn secure(
     is_http2: bool,
 ) {
     let endpoints: Vec<&Endpoint> = service.endpoints_of(port).collect();
-    // A server is known by the accounts of all its workloads, whichever port they serve.
-    let mesh = &scope.snapshot.mesh;
-    let domains =
-        || std::iter::once(mesh.trust_domain()).chain(mesh.trust_domain_aliases.iter().map(String::as_str));
-    let identities: BTreeSet<String> = service
-        .endpoints
-        .iter()
-        .flat_map(|endpoint| domains().filter_map(|domain| endpoint.identity(domain)))
-        .collect();
+    let identities = identities(scope, service);
     let socket = || {
         let identities = match settings.tls {
             Some(tls) if !tls.subject_alt_names.is_empty() => tls.subject_alt_names.clone(),
-            _ => identities.iter().cloned().collect(),
+            _ => identities.clone(),
         };
         let sni = settings.tls.map(|tls| tls.sni.clone()).filter(|sni| !sni.is_empty());
         tls::client(sni.unwrap_or_else(|| name.sni()), identities, is_http2)

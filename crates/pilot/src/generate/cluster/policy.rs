@@ -24,11 +24,11 @@ use crate::protocol::Protocol;
 
 /// The blocks of a traffic policy that hold for one cluster.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Policy<'a> {
-    pub(super) connection_pool: Option<&'a ConnectionPoolSettings>,
-    pub(super) load_balancer: Option<&'a LoadBalancerSettings>,
-    pub(super) outlier_detection: Option<&'a OutlierDetection>,
-    pub(super) tls: Option<&'a ClientTlsSettings>,
+pub(in crate::generate) struct Policy<'a> {
+    pub(in crate::generate) connection_pool: Option<&'a ConnectionPoolSettings>,
+    pub(in crate::generate) load_balancer: Option<&'a LoadBalancerSettings>,
+    pub(in crate::generate) outlier_detection: Option<&'a OutlierDetection>,
+    pub(in crate::generate) tls: Option<&'a ClientTlsSettings>,
 }
 
 impl<'a> Policy<'a> {
@@ -57,7 +57,7 @@ impl<'a> Policy<'a> {
 }
 
 /// The blocks for a port: the subset's before the rule's.
-pub(super) fn for_port<'a>(
+pub(in crate::generate) fn for_port<'a>(
     rule: Option<&'a TrafficPolicy>,
     subset: Option<&'a TrafficPolicy>,
     port: u16,
@@ -71,7 +71,7 @@ pub(super) fn for_port<'a>(
     }
 }
 
-fn simple(policy: &Policy<'_>) -> Option<SimpleLb> {
+pub(in crate::generate) fn simple(policy: &Policy<'_>) -> Option<SimpleLb> {
     match policy.load_balancer?.lb_policy.as_ref()? {
         Balancer::Simple(simple) => SimpleLb::try_from(*simple).ok(),
         Balancer::ConsistentHash(_) => None,
