@@ -1,9 +1,10 @@
 //! Puts the agent together, runs it, and decides when and how it ends.
 
-use std::io::ErrorKind;
+mod life;
+
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,22 +12,29 @@ use anyhow::{Context as _, anyhow};
 use hyper_util::service::TowerToHyperService;
 use proto::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 use runtime::tasks::Tasks;
+use runtime::watch::files::Files;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::args::Proxy;
 use crate::config::resolve::{self, Inputs, resolve};
-use crate::config::{Config, Drain, ISTIO_VERSION, env, pod};
+use crate::config::{Config, Drain, ISTIO_VERSION, Source, env, pod};
 use crate::envoy::admin::Local;
-use crate::envoy::process::{Process, exit_code};
-use crate::envoy::{bootstrap, drain};
+use crate::envoy::bootstrap;
+use crate::envoy::found::Found;
+use crate::envoy::process::Process;
 use crate::identity::csr_client::Client;
-use crate::identity::{Current, rotate};
+use crate::identity::token::Token;
+use crate::identity::{Current, files, output, roots, rotate};
 use crate::metrics::Metrics;
-use crate::status::ready::Ready;
+use crate::status::health::Prober;
+use crate::status::probes::Passer;
+use crate::status::probes::http::Destination;
+use crate::status::ready::{Conditions, Ready};
 use crate::status::{self, Command};
-use crate::{ads, sds, unix};
+use crate::{ads, dns, sds, unix};
 
 /// Time that tasks have to end.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
@@ -48,6 +56,8 @@ pub struct Running {
     commands: mpsc::Receiver<Command>,
     drain: Drain,
     admin: Local,
+    status_server: JoinHandle<Option<io::Error>>,
+    exit_file: Option<life::ExitFile>,
 }
 
 /// Reads everything that is given to the agent.
@@ -110,52 +120,152 @@ async fn first_addresses(excluded: &[String]) -> Vec<IpAddr> {
 /// # Errors
 /// When a socket or Envoy cannot be had.
 pub async fn build(config: Config) -> anyhow::Result<Running> {
-    let Config { paths, proxy, identity, certificates, xds, node, envoy, drain, status } = config;
+    let shown = status::debug::config(&config);
+    let Config {
+        paths,
+        proxy,
+        identity,
+        certificates,
+        sds,
+        xds,
+        node,
+        mut envoy,
+        grpc,
+        late,
+        drain,
+        status,
+        dns,
+        ads: streams,
+        exit_file,
+        wasm,
+    } = config;
     let effective = serde_json::to_string(&proxy).unwrap_or_default();
     info!(id = %node.id, %identity, address = xds.address, config = effective, "starting");
     let tasks = Tasks::new();
     let metrics = Arc::new(Metrics::default());
-    let ready = Arc::new(Ready::new(metrics.clone()));
+    let search = Found::search(late, node.family, &tasks);
     let admin = Local { port: status.admin_port, tasks: tasks.clone() };
     let (command_tx, commands) = mpsc::channel(status::COMMANDS);
+    let (names_tx, names) = dns.is_some().then(|| watch::channel(None)).unzip();
+    let (link_tx, link) = watch::channel(ads::Link::default());
+    let conditions = Conditions {
+        envoy: status.runs_envoy.then(|| admin.clone()),
+        grpc_bootstrap: grpc.as_ref().map(|grpc| grpc.path.clone()),
+        names: names.clone(),
+        link: status.unready_after.map(|limit| (link, limit)),
+    };
+    let ready = Arc::new(Ready::new(conditions, metrics.clone()));
 
     let listener =
         status::bind(status.port).await.with_context(|| format!("open status port {}", status.port))?;
     let address = listener.local_addr().context("address of the status port")?;
     let server = status::Server {
-        settings: status,
+        port: address.port(),
+        metrics_localhost_only: status.metrics_localhost_only,
+        merge: status.merge,
+        probes: status.probes.map(|probes| Passer::new(probes, tasks.clone())),
         ready: ready.clone(),
         metrics: metrics.clone(),
         admin: admin.clone(),
+        names: dns.as_ref().zip(names.clone()).map(|(dns, names)| dns::View::new(dns, names)),
+        config: shown,
         commands: command_tx,
     };
-    status::serve(&tasks, listener, server);
+    let status_server = status::serve(&tasks, listener, server);
+    let health = status.health.map(|settings| {
+        let (tx, rx) = watch::channel(None);
+        let prober = Prober::new(settings, Destination::Pod(status.ip), ready.clone(), tasks.clone());
+        drop(tasks.spawn("health", prober.run(tx)));
+        rx
+    });
 
+    if let (Some(settings), Some(names)) = (&dns, names) {
+        dns::start(settings, names, &tasks, metrics.dns.clone()).await?;
+    }
+
+    let others = sds::external::find(&sds).await?;
+    if let Some(bootstrap) = envoy.as_mut().and_then(|envoy| envoy.bootstrap.as_mut()) {
+        others.tell(&sds, bootstrap);
+    }
+    let watcher = watch_files(&tasks, &metrics);
+    let store = files::Store::new(watcher.clone(), sds.debounce, tasks.clone(), metrics.files.clone());
+
+    let (xds_roots_tx, xds_roots) =
+        certificates.roots_over_xds.then(|| watch::channel(Arc::default())).unzip();
+    let (own_tx, own) = watch::channel(None);
     let (identity_tx, current) = watch::channel(None);
-    let client = Client {
-        settings: certificates,
-        identity,
-        token: paths.token.clone(),
-        tasks: tasks.clone(),
-        metrics: metrics.clone(),
+    let token = Arc::new(Token::new(paths.token.clone(), metrics.clone()));
+    drop(tasks.spawn("token", token.clone().watch()));
+    let (more_roots, output) = (certificates.more_roots.clone(), certificates.output.clone());
+    let source = if others.workload { Source::External } else { certificates.source.clone() };
+    match source {
+        Source::Csr => {
+            let (token, tasks, metrics) = (token.clone(), tasks.clone(), metrics.clone());
+            let client = Client { settings: certificates, identity, token, tasks, metrics };
+            drop(client.tasks.clone().spawn("identity", rotate::run(client, own_tx)));
+        }
+        Source::Files(paths) => {
+            let run = files::run(paths, store.clone(), metrics.clone(), own_tx);
+            drop(tasks.spawn("identity", run));
+        }
+        Source::External => drop(own_tx),
+    }
+    drop(tasks.spawn("roots", roots::run(own, more_roots, xds_roots, identity_tx, metrics.clone())));
+    if let Some(output) = output {
+        drop(tasks.spawn("output", output::run(output, current.clone(), metrics.clone())));
+    }
+
+    let socket = if others.workload { &sds.files } else { &sds.workload };
+    let listener = unix::open(bootstrap::SDS_CLUSTER, socket, sds.access).await?;
+    let secrets = sds::source::Secrets::new(&sds, (!others.workload).then(|| current.clone()), store);
+    let service = SecretDiscoveryServiceServer::new(sds::server::Server::new(secrets));
+    unix::serve(&tasks, bootstrap::SDS_CLUSTER, listener, &watcher, TowerToHyperService::new(service));
+
+    let listener = unix::open(bootstrap::XDS_CLUSTER, &paths.ads_socket, sds.access).await?;
+    let fetcher = ads::wasm::Fetcher::new(wasm, tasks.clone(), metrics.clone());
+    let ends = ads::Ends {
+        names: names_tx,
+        roots: xds_roots_tx,
+        health,
+        link: Some(link_tx),
+        extensions: Some(fetcher),
     };
-    drop(tasks.spawn("identity", rotate::run(client, identity_tx)));
-
-    let listener = unix::listen(&paths.sds_socket).await?;
-    let service = SecretDiscoveryServiceServer::new(sds::server::Server::new(current.clone()));
-    unix::serve(&tasks, bootstrap::SDS_CLUSTER, listener, TowerToHyperService::new(service));
-
-    let listener = unix::listen(&paths.ads_socket).await?;
-    let carrier = ads::proxy::Proxy::new(xds, paths.token.clone(), tasks.clone(), metrics);
+    let carrier = ads::proxy::Proxy::new(xds, streams, token, ends, &tasks, metrics);
     let carrier = Arc::new(carrier);
     let service = hyper::service::service_fn(move |request| {
         let carrier = carrier.clone();
         async move { Ok::<_, std::convert::Infallible>(carrier.serve(request).await) }
     });
-    unix::serve(&tasks, bootstrap::XDS_CLUSTER, listener, service);
+    unix::serve_alive(&tasks, bootstrap::XDS_CLUSTER, listener, &watcher, Some(streams.keepalive), service);
 
-    let envoy = envoy.map(|envoy| Process::start(&envoy, &paths)).transpose()?;
-    Ok(Running { status: address, identity: current, tasks, envoy, ready, commands, drain, admin })
+    let found = search.get().await;
+    if let Some(grpc) = grpc {
+        found.write_grpc(&grpc, &node, &paths)?;
+    }
+    let envoy = envoy.map(|envoy| Process::start(&found.complete(envoy), &paths)).transpose()?;
+    let exit_file = exit_file.map(|path| life::ExitFile { changes: watcher.watch(&[&path]), path });
+    Ok(Running {
+        status: address,
+        identity: current,
+        tasks,
+        envoy,
+        ready,
+        commands,
+        drain,
+        admin,
+        status_server,
+        exit_file,
+    })
+}
+
+/// The one watcher of files, which counts and tells what the kernel does not watch.
+fn watch_files(tasks: &Tasks, metrics: &Metrics) -> Files {
+    let metrics = metrics.files.clone();
+    Files::start(tasks, move |path, error| {
+        metrics.watch_failed();
+        let path = path.display();
+        warn!(target: "cache", %path, %error, "the kernel does not watch files here; looking at them every second");
+    })
 }
 
 /// The agent from its configuration to its end; returns the exit code.
@@ -165,7 +275,7 @@ pub async fn build(config: Config) -> anyhow::Result<Running> {
 pub async fn run(args: &Proxy, log_as_json: bool, mut signals: mpsc::Receiver<()>) -> anyhow::Result<u8> {
     let start = async {
         let config = configure(args, log_as_json).await?;
-        debug!(version = ISTIO_VERSION, ?config, "configuration");
+        debug!(version = ISTIO_VERSION, config = status::debug::config(&config), "configuration");
         build(config).await
     };
     let running = tokio::select! {
@@ -177,97 +287,4 @@ pub async fn run(args: &Proxy, log_as_json: bool, mut signals: mpsc::Receiver<()
         }
     };
     Ok(running.run(signals).await)
-}
-
-impl Running {
-    /// Runs until a signal, a request to end, or the end of Envoy; returns the
-    /// exit code: Envoy's when it ended by itself, 0 after an ordered end.
-    pub async fn run(mut self, mut signals: mpsc::Receiver<()>) -> u8 {
-        let mut is_drained = false;
-        let code = loop {
-            tokio::select! {
-                status = ended(&mut self.envoy) => break report(&status),
-                Some(()) = signals.recv() => {
-                    self.ready.drain();
-                    if is_drained {
-                        info!("signal after a drain: ending");
-                        break 0;
-                    }
-                    info!("signal: draining");
-                    break self.drain(&mut signals).await;
-                }
-                Some(command) = self.commands.recv() => match command {
-                    Command::Drain => {
-                        drain::begin(&self.drain, &self.admin, true).await;
-                        is_drained = true;
-                    }
-                    Command::Quit => {
-                        info!("asked to end: ending at once");
-                        self.ready.drain();
-                        break 0;
-                    }
-                },
-            }
-        };
-        if let Some(envoy) = &mut self.envoy {
-            envoy.end().await;
-        }
-        self.tasks.stop(STOP_TIMEOUT).await;
-        code
-    }
-
-    /// Drains until Envoy may leave or has left, or somebody insists; returns
-    /// the exit code, which is Envoy's when it has left.
-    async fn drain(&mut self, signals: &mut mpsc::Receiver<()>) -> u8 {
-        if self.envoy.is_none() {
-            return 0;
-        }
-        let (settings, admin) = (self.drain, self.admin.clone());
-        let mut orderly = std::pin::pin!(async {
-            drain::begin(&settings, &admin, false).await;
-            drain::wait(&settings, &admin).await;
-        });
-        loop {
-            tokio::select! {
-                () = &mut orderly => return 0,
-                status = ended(&mut self.envoy) => return report(&status),
-                Some(()) = signals.recv() => {
-                    info!("second signal: ending at once");
-                    return 0;
-                }
-                Some(command) = self.commands.recv() => match command {
-                    Command::Drain => info!("asked to drain, which is under way"),
-                    Command::Quit => {
-                        info!("asked to end: ending at once");
-                        return 0;
-                    }
-                },
-            }
-        }
-    }
-}
-
-/// Waits for Envoy's end; for ever when there is no Envoy.
-async fn ended(envoy: &mut Option<Process>) -> std::io::Result<ExitStatus> {
-    match envoy {
-        Some(process) => process.wait().await,
-        None => std::future::pending().await,
-    }
-}
-
-fn report(status: &std::io::Result<ExitStatus>) -> u8 {
-    match status {
-        Ok(status) if status.success() => {
-            info!("Envoy has ended by itself");
-            0
-        }
-        Ok(status) => {
-            error!(%status, "Envoy has ended by itself");
-            exit_code(*status)
-        }
-        Err(error) => {
-            error!(%error, "wait for Envoy");
-            1
-        }
-    }
 }

@@ -1,21 +1,24 @@
 //! The small commands beside `proxy`.
 
 pub mod request;
+pub mod version;
 pub mod wait;
 
 use std::io::Write as _;
 
 use anyhow::Context as _;
+use clap::CommandFactory as _;
 
-use crate::config::ISTIO_VERSION;
+use crate::config::args::{Args, Completion};
 
-/// Prints the version of the program and the release it behaves like.
+/// Prints the script that completes command lines in a shell.
 ///
 /// # Errors
 /// When it cannot be printed.
-pub fn version(short: bool) -> anyhow::Result<()> {
-    let own = env!("CARGO_PKG_VERSION");
-    let text =
-        if short { format!("{own}\n") } else { format!("istio-agent {own} (as Istio {ISTIO_VERSION})\n") };
-    std::io::stdout().lock().write_all(text.as_bytes()).context("print the version")
+pub fn completion(args: &Completion) -> anyhow::Result<()> {
+    let mut command = Args::command();
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, name, &mut script);
+    std::io::stdout().lock().write_all(&script).context("print the script")
 }

@@ -1,23 +1,31 @@
 //! What the agent runs with: flags, environment, pod files and mesh settings,
 //! resolved into one value whose parts fit together.
 
+pub mod ads;
 pub mod args;
+pub mod certificates;
 pub mod env;
 pub mod node;
+pub mod platform;
 pub mod pod;
 pub mod resolve;
+pub mod sds;
+pub mod status;
 mod unsupported;
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use names::SpiffeId;
-use pki::key::Algorithm;
 
+use crate::envoy::bootstrap::services::Address;
+use crate::grpc_bootstrap;
+
+pub use certificates::{Certificates, Endpoint, Security, Source};
 pub use mesh::ProxyConfig;
 pub use resolve::{Inputs, resolve};
+pub use sds::Sds;
+pub use status::Status;
 
 /// The Istio release whose agent this one behaves like; told to istiod, which
 /// decides by it what a proxy understands.
@@ -34,16 +42,30 @@ pub struct Config {
     pub identity: SpiffeId,
     /// Certificates: where from, how long, which key.
     pub certificates: Certificates,
+    /// Secrets for Envoy, and who may use the agent's sockets.
+    pub sds: Sds,
     /// The connection for xDS.
     pub xds: Endpoint,
+    /// Streams over it.
+    pub ads: ads::Settings,
     /// What Envoy is told about itself.
     pub node: node::Node,
     /// How Envoy is run; `None` when it is not (`DISABLE_ENVOY`).
     pub envoy: Option<Envoy>,
+    /// Bootstrap of gRPC's own xDS client; `None` when it is not wanted.
+    pub grpc: Option<grpc_bootstrap::Settings>,
+    /// What has to be found out while the agent starts.
+    pub late: Late,
     /// How the agent ends.
     pub drain: Drain,
     /// The status server.
     pub status: Status,
+    /// The agent ends when this file appears (`ISTIO_AGENT_EXIT_FILE`).
+    pub exit_file: Option<PathBuf>,
+    /// The DNS proxy, if there is one.
+    pub dns: Option<crate::dns::Settings>,
+    /// Wasm modules.
+    pub wasm: crate::ads::wasm::Settings,
 }
 
 /// Files and sockets, relative to the working directory unless told otherwise.
@@ -59,48 +81,6 @@ pub struct Paths {
     pub token: PathBuf,
 }
 
-/// Where the workload's certificate comes from and which one it is.
-#[derive(Clone, Debug)]
-pub struct Certificates {
-    /// The CA.
-    pub ca: Endpoint,
-    /// Lifetime that is asked for.
-    pub ttl: Duration,
-    /// Part of the lifetime that is left when a new one is asked for.
-    pub grace_ratio: f64,
-    /// Random part of that.
-    pub grace_jitter: f64,
-    /// Kind of key.
-    pub algorithm: Algorithm,
-    /// Signer to be told to the CA; usually empty.
-    pub signer: String,
-}
-
-/// A server of the control plane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// `HOST:PORT`.
-    pub address: String,
-    /// Name that its certificate must have.
-    pub server_name: String,
-    /// How the connection is secured.
-    pub security: Security,
-    /// Headers of every call.
-    pub headers: BTreeMap<String, String>,
-}
-
-/// How a connection to the control plane is secured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Security {
-    /// Not at all.
-    Plaintext,
-    /// TLS with the roots of that file, read for every connection.
-    Tls {
-        /// PEM file.
-        roots: PathBuf,
-    },
-}
-
 /// How Envoy is run.
 #[derive(Clone, Debug)]
 pub struct Envoy {
@@ -112,30 +92,30 @@ pub struct Envoy {
     pub bootstrap: Option<serde_json::Value>,
 }
 
+/// What goes into a bootstrap and has to be found out first.
+#[derive(Clone, Debug)]
+pub struct Late {
+    /// Where the machine runs.
+    pub platform: platform::Plan,
+    /// Server for statistics whose name has to be looked up.
+    pub statsd: Option<Address>,
+}
+
 /// How the agent ends after a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drain {
-    /// Longest wait for connections to end.
-    pub limit: Duration,
-    /// With `EXIT_ON_ZERO_ACTIVE_CONNECTIONS`: shortest wait, and no limit.
-    pub until_idle: Option<Duration>,
+    /// Shortest wait, also when nothing is open.
+    pub minimum: Duration,
+    /// Longest wait for connections to end; `None` waits for the last one.
+    pub limit: Option<Duration>,
+    /// Envoy's own counters tell what is open (`EXIT_ON_ZERO_ACTIVE_CONNECTIONS`).
+    pub asks_envoy: bool,
     /// Only inbound listeners are drained (sidecars).
     pub inbound_only: bool,
-    /// Connections to Envoy can be told by its ports (not with TPROXY, not in gateways).
+    /// Connections to Envoy can be told by its ports (not with TPROXY or without redirection).
     pub counts_connections: bool,
+    /// All ports of the pod are Envoy's.
+    pub is_gateway: bool,
     /// Envoy's admin port.
     pub admin_port: u16,
-}
-
-/// The status server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// Its port; 0 picks one.
-    pub port: u16,
-    /// Envoy's admin port.
-    pub admin_port: u16,
-    /// Metrics are for this machine only.
-    pub metrics_localhost_only: bool,
-    /// First address of the pod, which decides the address family.
-    pub ip: IpAddr,
 }

@@ -4,4 +4,6 @@ pub mod admin;
 pub mod bootstrap;
 pub mod connections;
 pub mod drain;
+pub mod found;
+mod memory;
 pub mod process;

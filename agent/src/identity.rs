@@ -1,15 +1,25 @@
 //! The workload's identity: key, certificate and roots, got from the CA and
 //! renewed in time. The key is made here, stays in memory, and leaves it only
-//! over Envoy's SDS stream.
+//! over Envoy's SDS stream, and in files when the user asks for them.
+//!
+//! [`rotate`] publishes what comes from the CA; [`roots`] adds the roots that
+//! come from elsewhere and publishes what everybody reads; [`output`] writes it
+//! to files.
 
 pub mod csr_client;
+pub mod files;
+pub mod output;
+pub mod roots;
 pub mod rotate;
+pub mod token;
+pub mod told;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pki::certificate::Certificate;
+use pki::key::{Format, PrivateKey};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -17,14 +27,16 @@ use zeroize::Zeroizing;
 pub struct Identity {
     /// The chain, PEM, leaf first and root last, as Envoy gets it.
     pub chain_pem: String,
-    /// The key of the leaf, PEM.
-    pub key_pem: Zeroizing<String>,
-    /// The roots, PEM.
+    /// The key of the leaf, PEM; shared by all values for the same certificate.
+    pub key_pem: Arc<Zeroizing<String>>,
+    /// The roots that are trusted, PEM.
     pub roots_pem: String,
     /// When it was asked for.
     pub created: SystemTime,
     /// When the leaf ends.
     pub expires: SystemTime,
+    /// When the first of the roots ends that has not ended yet.
+    pub roots_expire: Option<SystemTime>,
     /// Serial number of the leaf.
     pub serial: String,
     /// Identities that the leaf proves.
@@ -56,7 +68,12 @@ impl Identity {
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub fn new(key: &pki::key::PrivateKey, answer: &[String], created: SystemTime) -> Result<Self, Error> {
+    pub fn new(
+        key: &PrivateKey,
+        format: Format,
+        answer: &[String],
+        created: SystemTime,
+    ) -> Result<Self, Error> {
         let [_, .., roots] = answer else { return Err(Error::Short(answer.len())) };
         let roots_pem = pki::certificate::join_pem(&[roots]);
         let chain_pem = pki::certificate::join_pem(answer);
@@ -68,15 +85,48 @@ impl Identity {
         // TLS settings are made only from a chain and the key that belong together.
         pki::verify::client_config(&roots_pem, Some((&chain_pem, key)), &[])?;
         Ok(Self {
-            key_pem: key.to_pkcs8_pem(),
+            key_pem: Arc::new(key.to_pem(format)),
             created,
             expires: leaf.not_after,
+            roots_expire: first_end(&roots_pem, created),
             serial: leaf.serial.clone(),
             uris: leaf.uris.clone(),
             chain_pem,
             roots_pem,
         })
     }
+
+    /// The same certificate with other roots.
+    #[must_use]
+    pub fn with_roots(&self, roots_pem: String) -> Self {
+        Self {
+            chain_pem: self.chain_pem.clone(),
+            key_pem: self.key_pem.clone(),
+            roots_expire: first_end(&roots_pem, self.created),
+            roots_pem,
+            created: self.created,
+            expires: self.expires,
+            serial: self.serial.clone(),
+            uris: self.uris.clone(),
+        }
+    }
+}
+
+/// When the first root ends that has not ended yet; an old one that nobody has
+/// removed is no reason for an alarm.
+pub(crate) fn first_end(roots_pem: &str, now: SystemTime) -> Option<SystemTime> {
+    let all = Certificate::all_from_pem(roots_pem).ok()?;
+    all.iter().map(|root| root.not_after).filter(|end| *end > now).min()
+}
+
+/// A time as logs and errors have it.
+pub(crate) fn stamp(time: SystemTime) -> String {
+    // Times that no calendar holds do not come from any issuer.
+    let date = i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+        .ok()
+        .and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
+    let text = date.and_then(|date| date.format(&time::format_description::well_known::Rfc3339).ok());
+    text.unwrap_or_else(|| "an unknown time".into())
 }
 
 impl fmt::Debug for Identity {
@@ -95,7 +145,7 @@ mod tests {
 
     use pki::csr::Csr;
     use pki::issuer::{Issuer, San};
-    use pki::key::{Algorithm, PrivateKey};
+    use pki::key::Algorithm;
 
     use super::*;
 
@@ -111,15 +161,21 @@ mod tests {
         let san = San::Spiffe(id.parse().unwrap());
         let answer = issuer.issue(&Csr::of_key(&key).unwrap(), &[san], HOUR, now).unwrap();
 
-        let identity = Identity::new(&key, &answer, now).unwrap();
+        let identity = Identity::new(&key, Format::Traditional, &answer, now).unwrap();
         assert_eq!(identity.uris, [id]);
         assert_eq!(identity.roots_pem, issuer.root_pem());
         assert!(!format!("{identity:?}").contains("PRIVATE"));
 
-        assert!(matches!(Identity::new(&other, &answer, now), Err(Error::Mismatch(_))));
-        assert!(matches!(Identity::new(&key, &answer[..1], now), Err(Error::Short(1))));
-        assert!(matches!(Identity::new(&key, &answer, now + 2 * HOUR), Err(Error::Expired)));
+        assert!(matches!(Identity::new(&other, Format::Traditional, &answer, now), Err(Error::Mismatch(_))));
+        assert!(matches!(Identity::new(&key, Format::Traditional, &answer[..1], now), Err(Error::Short(1))));
+        assert!(matches!(
+            Identity::new(&key, Format::Traditional, &answer, now + 2 * HOUR),
+            Err(Error::Expired)
+        ));
         let garbage = ["a".to_owned(), "b".to_owned()];
-        assert!(matches!(Identity::new(&key, &garbage, now), Err(Error::Certificate(_))));
+        assert!(matches!(
+            Identity::new(&key, Format::Traditional, &garbage, now),
+            Err(Error::Certificate(_))
+        ));
     }
 }

@@ -53,10 +53,14 @@ async fn run(args: Args) -> anyhow::Result<u8> {
     let Args { log, command } = args;
     match command {
         Command::Proxy(args) => return proxy(&args, &log).await,
-        Command::Wait(args) => command::wait::run(&args).await?,
+        Command::Wait(args) => {
+            runtime::log::init(log.options().map_err(anyhow::Error::msg)?);
+            command::wait::run(&args).await?;
+        }
         Command::Request(args) => command::request::run(&args).await?,
         Command::IstioIptables => anyhow::bail!("write istio-iptables first, and its flags after it"),
-        Command::Version(args) => command::version(args.short)?,
+        Command::Version(args) => command::version::run(&args)?,
+        Command::Completion(args) => command::completion(&args)?,
     }
     Ok(0)
 }

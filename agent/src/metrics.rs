@@ -1,10 +1,16 @@
 //! What the agent counts, under the names that Istio's dashboards read.
 
-use std::sync::Mutex;
+pub mod ads;
+pub mod dns;
+pub mod files;
+pub mod identity;
+mod process;
+pub mod wasm;
+
 use std::time::{Duration, SystemTime};
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -21,25 +27,31 @@ pub enum Direction {
 }
 
 /// What a scrape was of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum Source {
-    #[allow(non_camel_case_types, reason = "written as it stands in the label")]
-    envoy,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scraped {
+    /// Envoy's metrics.
+    Envoy,
+    /// The application's.
+    Application,
+    /// The agent's own.
+    Agent,
+}
+
+impl Scraped {
+    /// Its name in labels and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Envoy => "envoy",
+            Self::Application => "application",
+            Self::Agent => "agent",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ScrapeLabels {
-    r#type: Source,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResourceLabels {
-    resource_name: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    request_type: &'static str,
+    r#type: &'static str,
 }
 
 /// All counters.
@@ -49,17 +61,19 @@ pub struct Metrics {
     requests: Counter,
     responses: Counter,
     istiod_failures: Counter,
-    istiod_terminations: Counter,
-    envoy_terminations: Counter,
     scrapes: Counter,
     scrape_failures: Family<ScrapeLabels, Counter>,
-    /// Certificate requests that were sent.
-    pub csr_requests: Counter,
-    /// Certificate requests that failed.
-    pub csr_failures: Counter,
+    /// Certificates and tokens.
+    pub identity: identity::Identity,
+    /// Certificates in files.
+    pub files: files::Files,
+    /// How xDS streams end.
+    pub ads: ads::Ads,
+    /// Wasm modules.
+    pub wasm: wasm::Wasm,
+    /// The DNS proxy.
+    pub dns: std::sync::Arc<dns::Dns>,
     startup: Gauge<f64, AtomicU64>,
-    cert_expiry: Family<ResourceLabels, Gauge<f64, AtomicU64>>,
-    expires: Mutex<Option<SystemTime>>,
 }
 
 impl Default for Metrics {
@@ -74,33 +88,28 @@ impl Default for Metrics {
         let responses = counter("xds_proxy_responses", "Responses of istiod passed to Envoy");
         let istiod_failures =
             counter("istiod_connection_failures", "Connections to istiod that did not come about");
-        let istiod_terminations = counter("istiod_connection_terminations", "xDS streams that istiod ended");
-        let envoy_terminations = counter("envoy_connection_terminations", "xDS streams that Envoy ended");
         let scrapes = counter("scrapes", "Scrapes of the merged metrics");
         let scrape_failures = Family::<ScrapeLabels, Counter>::default();
         registry.register("scrape_failures", "Scrapes whose source failed", scrape_failures.clone());
-        let outgoing = Family::<RequestLabels, Counter>::default();
-        let failed = Family::<RequestLabels, Counter>::default();
-        registry.register("num_outgoing_requests", "Requests to the CA", outgoing.clone());
-        registry.register("num_failed_outgoing_requests", "Requests to the CA that failed", failed.clone());
-        let csr = RequestLabels { request_type: "csr" };
+        let identity = identity::Identity::register(&mut registry);
+        let files = files::Files::register(&mut registry, &identity);
         let startup = Gauge::<f64, AtomicU64>::default();
         registry.register("startup_duration_seconds", "Time from start to ready", startup.clone());
-        let cert_expiry = Family::<ResourceLabels, Gauge<f64, AtomicU64>>::default();
-        registry.register("cert_expiry_seconds", "Time until the certificate ends", cert_expiry.clone());
+        let ads = ads::Ads::register(&mut registry);
+        let wasm = wasm::Wasm::register(&mut registry);
+        let dns = std::sync::Arc::new(dns::Dns::register(&mut registry));
         Self {
             requests,
             responses,
             istiod_failures,
-            istiod_terminations,
-            envoy_terminations,
             scrapes,
             scrape_failures,
-            csr_requests: outgoing.get_or_create_owned(&csr),
-            csr_failures: failed.get_or_create_owned(&csr),
+            identity,
+            files,
+            ads,
+            wasm,
+            dns,
             startup,
-            cert_expiry,
-            expires: Mutex::new(None),
             registry,
         }
     }
@@ -120,24 +129,14 @@ impl Metrics {
         self.istiod_failures.inc();
     }
 
-    /// istiod ended a stream.
-    pub fn istiod_ended(&self) {
-        self.istiod_terminations.inc();
-    }
-
-    /// Envoy ended a stream.
-    pub fn envoy_ended(&self) {
-        self.envoy_terminations.inc();
-    }
-
     /// The merged metrics are asked for.
     pub fn scraped(&self) {
         self.scrapes.inc();
     }
 
-    /// Envoy's metrics were not to be had.
-    pub fn scrape_failed(&self) {
-        self.scrape_failures.get_or_create(&ScrapeLabels { r#type: Source::envoy }).inc();
+    /// Metrics were not to be had, or not whole.
+    pub fn scrape_failed(&self, kind: Scraped) {
+        self.scrape_failures.get_or_create(&ScrapeLabels { r#type: kind.name() }).inc();
     }
 
     /// Envoy became ready that long after the start.
@@ -145,31 +144,33 @@ impl Metrics {
         self.startup.set(duration.as_secs_f64());
     }
 
-    /// A new certificate is in force.
-    pub fn certificate_expires(&self, at: SystemTime) {
-        *self.expires.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(at);
-    }
-
     /// All metrics as text, in the form that is joined with Envoy's.
     #[must_use]
     pub fn render(&self, now: SystemTime) -> String {
-        let expires = *self.expires.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(expires) = expires {
-            let left = match expires.duration_since(now) {
-                Ok(left) => left.as_secs_f64(),
-                Err(over) => -over.duration().as_secs_f64(),
-            };
-            self.cert_expiry.get_or_create(&ResourceLabels { resource_name: "default" }).set(left);
-        }
+        self.identity.update(now);
+        self.files.update(now);
         let mut text = String::new();
-        // Writing into a string cannot fail.
-        encode(&mut text, &self.registry).ok();
-        plain(&text)
+        if encode(&mut text, &self.registry).is_err() {
+            self.scrape_failed(Scraped::Agent);
+        }
+        let mut text = plain(&text);
+        process::render(&mut text);
+        text
     }
 }
 
 /// Counters whose name ends in `_total`, which the encoder insists on adding itself.
-const TOTALS: [&str; 2] = ["istio_agent_scrapes", "istio_agent_scrape_failures"];
+const TOTALS: [&str; 9] = [
+    "istio_agent_scrapes",
+    "istio_agent_scrape_failures",
+    "istio_agent_num_file_watcher_failures",
+    "istio_agent_num_file_secret_failures",
+    "istio_agent_dns_requests",
+    "istio_agent_dns_upstream_requests",
+    "istio_agent_dns_upstream_failures",
+    "istio_agent_dns_upstream_server_attempts",
+    "istio_agent_dns_stale_answers",
+];
 
 /// OpenMetrics as the older text format, in which a counter has one name
 /// throughout, and nothing marks the end.
@@ -205,16 +206,28 @@ mod tests {
     fn names_are_those_of_istio() {
         let metrics = Metrics::default();
         metrics.message(Direction::Request);
-        metrics.scrape_failed();
-        metrics.csr_requests.inc();
-        metrics.certificate_expires(SystemTime::UNIX_EPOCH + Duration::from_secs(100));
+        metrics.scrape_failed(Scraped::Envoy);
+        metrics.identity.csr_requests.inc();
+        metrics.identity.csr_took(Duration::from_millis(1500));
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        metrics.identity.certificate_ends(end, Some(end + Duration::from_secs(100)));
+        metrics.identity.token_ends(Some(end - Duration::from_secs(90)));
+        metrics.files.expires("file-cert:a~b", end + Duration::from_secs(1));
+        metrics.files.secret_failed();
         let text = metrics.render(SystemTime::UNIX_EPOCH + Duration::from_secs(40));
         for line in [
             "istio_agent_xds_proxy_requests 1",
             "istio_agent_xds_proxy_responses 0",
             "istio_agent_scrape_failures_total{type=\"envoy\"} 1",
             "istio_agent_num_outgoing_requests{request_type=\"csr\"} 1",
+            "istio_agent_num_outgoing_retries{request_type=\"csr\"} 0",
+            "istio_agent_outgoing_latency{request_type=\"csr\"} 1500.0",
             "istio_agent_cert_expiry_seconds{resource_name=\"default\"} 60.0",
+            "istio_agent_cert_expiry_seconds{resource_name=\"ROOTCA\"} 160.0",
+            "istio_agent_token_expiry_seconds -30.0",
+            "istio_agent_cert_expiry_seconds{resource_name=\"file-cert:a~b\"} 61.0",
+            "istio_agent_num_file_watcher_failures_total 0",
+            "istio_agent_num_file_secret_failures_total 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

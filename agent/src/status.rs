@@ -1,8 +1,16 @@
-//! The status server (15020): readiness, metrics, and the two ways to end.
+//! The status server (15020): readiness, metrics, probes of the application,
+//! looks inside, and the two ways to end.
 
+pub mod debug;
+pub mod dial;
+pub mod gzip;
+pub mod health;
+pub mod probes;
 pub mod ready;
 pub mod scrape;
+pub mod url;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -12,10 +20,13 @@ use runtime::http::{Body, full, text};
 use runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use crate::config;
+use crate::config::status::Merge;
+use crate::dns::View;
 use crate::envoy::admin::Local;
 use crate::metrics::Metrics;
+use probes::Passer;
 use ready::Ready;
 
 /// Requests to end that wait to be followed; a second one says nothing new.
@@ -33,14 +44,24 @@ pub enum Command {
 /// Answers status requests.
 #[derive(Debug)]
 pub struct Server {
-    /// Settings.
-    pub settings: config::Status,
+    /// Its own port.
+    pub port: u16,
+    /// Metrics are for this machine only.
+    pub metrics_localhost_only: bool,
+    /// Metrics that are joined.
+    pub merge: Merge,
+    /// Probes of the application.
+    pub probes: Option<Passer>,
     /// Readiness.
     pub ready: Arc<Ready>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Envoy.
     pub admin: Local,
+    /// The table of the DNS proxy, if there is one.
+    pub names: Option<View>,
+    /// The settings in force, JSON, without what is secret.
+    pub config: String,
     /// Where requests to end go.
     pub commands: mpsc::Sender<Command>,
 }
@@ -49,53 +70,79 @@ pub struct Server {
 ///
 /// # Errors
 /// When the port is taken.
-pub async fn bind(port: u16) -> std::io::Result<TcpListener> {
+pub async fn bind(port: u16) -> io::Result<TcpListener> {
     match TcpListener::bind(("::", port)).await {
         Ok(listener) => Ok(listener),
         // No IPv6 on this machine.
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
         Err(_) => TcpListener::bind(("0.0.0.0", port)).await,
     }
 }
 
-/// Serves until the tasks are stopped.
-pub fn serve(tasks: &Tasks, listener: TcpListener, server: Server) {
+/// Serves until the tasks are stopped, or the port fails, which the handle tells.
+pub fn serve(tasks: &Tasks, listener: TcpListener, server: Server) -> JoinHandle<Option<io::Error>> {
     let server = Arc::new(server);
     runtime::http::serve(tasks, "status", listener, move |request, peer| {
         let server = server.clone();
-        async move { server.answer(&request, peer).await }
-    });
+        async move {
+            let takes_gzip = gzip::is_accepted(request.headers());
+            let response = server.answer(&request, peer).await;
+            if takes_gzip { gzip::compress(response) } else { response }
+        }
+    })
 }
 
 impl Server {
     async fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Body> {
         let is_local = is_loopback(peer.ip());
         match request.uri().path() {
-            "/healthz/ready" => match self.ready.check(&self.admin).await {
+            "/healthz/ready" => match self.ready.check().await {
                 Ok(()) => empty(StatusCode::OK),
-                Err(reason) => {
-                    self.ready.tell(&reason);
-                    empty(StatusCode::SERVICE_UNAVAILABLE)
-                }
+                // Istio's has no body: whoever waits gets to know what for.
+                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             },
             "/stats/prometheus" | "/metrics" => {
-                if self.settings.metrics_localhost_only && !is_local {
-                    return text(StatusCode::FORBIDDEN, "metrics are for this machine only\n");
+                if self.metrics_localhost_only && !is_local {
+                    return for_this_machine();
                 }
                 self.scrape(request.uri().query(), request.headers()).await
             }
             "/quitquitquit" => self.command(Command::Quit, request.method(), is_local),
             "/drain" => self.command(Command::Drain, request.method(), is_local),
+            path if probes::is_probe(path) => match &self.probes {
+                Some(probes) => probes.pass(path, request.headers(), self.port).await,
+                None => probes::unknown(path),
+            },
+            path if path.starts_with("/debug/") => {
+                if is_local {
+                    self.debug(path, request)
+                } else {
+                    for_this_machine()
+                }
+            }
             path => text(StatusCode::NOT_FOUND, format!("{path}: nothing here\n")),
+        }
+    }
+
+    fn debug(&self, path: &str, request: &Request<Incoming>) -> Response<Body> {
+        match path {
+            "/debug/config" => debug::show_config(&self.config),
+            "/debug/ndsz" => debug::names(self.names.as_ref().and_then(View::json)),
+            "/debug/log" => debug::log(request.method(), request.uri().query(), runtime::log::handle()),
+            path if path.starts_with("/debug/pprof") => debug::no_profiles(),
+            path => {
+                let known = "/debug/config, /debug/log and /debug/ndsz";
+                text(StatusCode::NOT_FOUND, format!("{path}: nothing here; there are {known}\n"))
+            }
         }
     }
 
     fn command(&self, command: Command, method: &Method, is_local: bool) -> Response<Body> {
         if !is_local {
-            return text(StatusCode::FORBIDDEN, "for this machine only\n");
+            return for_this_machine();
         }
         if method != Method::POST {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n");
+            return text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
         }
         // When the queue is full the same has been asked already.
         self.commands.try_send(command).ok();
@@ -105,8 +152,12 @@ impl Server {
     async fn scrape(&self, query: Option<&str>, headers: &HeaderMap) -> Response<Body> {
         self.metrics.scraped();
         let own = self.metrics.render(std::time::SystemTime::now());
-        scrape::merged(own, &self.admin, query, headers, &self.metrics).await
+        scrape::merged(own, &self.merge, &self.admin, query, headers, &self.metrics).await
     }
+}
+
+fn for_this_machine() -> Response<Body> {
+    text(StatusCode::FORBIDDEN, "Only requests from localhost are allowed\n")
 }
 
 fn empty(status: StatusCode) -> Response<Body> {

@@ -1,12 +1,11 @@
-//! Unix sockets for Envoy: HTTP/2 servers that Envoy, under whatever user it
-//! runs, can reach.
+//! Unix sockets for Envoy: HTTP/2 servers that only Envoy, the agent and root
+//! can reach, unless everybody is let in. A socket whose file is removed is
+//! made again; the streams that are open go on.
 
 mod authority;
+mod socket;
 
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -15,9 +14,12 @@ use hyper::rt::Executor;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::tasks::Tasks;
-use tokio::net::{UnixListener, UnixStream};
+use runtime::watch::files::Files;
+use tokio::net::UnixStream;
 
+use crate::upstream::Keepalive;
 use authority::Lenient;
+pub use socket::{Access, Error, Socket, listen, open};
 
 /// Bytes of one stream, and of all of a connection, that may be on their way.
 pub(crate) const WINDOW: u32 = 1 << 20;
@@ -25,22 +27,8 @@ pub(crate) const WINDOW: u32 = 1 << 20;
 pub(crate) const FRAME: u32 = 1 << 18;
 /// Envoy opens one stream per secret and one for xDS.
 const STREAMS: u32 = 100_000;
-
-/// A socket cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Another process serves there.
-    #[error("socket {}: another process serves it already; stop it first", .0.display())]
-    InUse(PathBuf),
-    /// The system refuses.
-    #[error("socket {}: {source}", path.display())]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
+/// Users whose refusal is logged; a hostile one has few more at hand.
+const TOLD: usize = 16;
 
 /// Runs HTTP/2 connections in a set of tasks.
 #[derive(Clone, Debug)]
@@ -56,29 +44,8 @@ where
     }
 }
 
-/// Opens a socket, in place of what a process that is gone has left there.
-///
-/// # Errors
-/// When somebody serves it, or the system refuses.
-pub async fn listen(path: &Path) -> Result<UnixListener, Error> {
-    let io = |source| Error::Io { path: path.into(), source };
-    if let Some(dir) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o750).create(dir).map_err(io)?;
-    }
-    if UnixStream::connect(path).await.is_ok() {
-        return Err(Error::InUse(path.into()));
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(io)?;
-    fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(io)?;
-    Ok(listener)
-}
-
 /// Serves HTTP/2 on a socket until the tasks are stopped.
-pub fn serve<S, B>(tasks: &Tasks, name: &'static str, listener: UnixListener, service: S)
+pub fn serve<S, B>(tasks: &Tasks, name: &'static str, socket: Socket, files: &Files, service: S)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -87,17 +54,49 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    serve_alive(tasks, name, socket, files, None, service);
+}
+
+/// The same; clients that do not answer when they are asked whether they are
+/// alive are given up.
+pub fn serve_alive<S, B>(
+    tasks: &Tasks,
+    name: &'static str,
+    mut socket: Socket,
+    files: &Files,
+    keepalive: Option<Keepalive>,
+    service: S,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let set = tasks.clone();
+    let mut changes = files.watch(&[socket.path()]);
     let accept = async move {
+        let mut refused = BTreeSet::new();
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = changes.changed() => {
+                    socket.restore(name).await;
+                    continue;
+                }
+            };
+            let stream = match accepted {
+                Ok(stream) => stream,
                 Err(error) => {
                     tracing::warn!(server = name, %error, "accept");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
+            if !admitted(name, &socket, &stream, &mut refused) {
+                continue;
+            }
             let service = service.clone();
             let mut server = hyper::server::conn::http2::Builder::new(Spawner(set.clone()));
             server
@@ -106,6 +105,9 @@ where
                 .initial_connection_window_size(WINDOW)
                 .max_frame_size(FRAME)
                 .max_concurrent_streams(STREAMS);
+            if let Some(Keepalive { interval, timeout }) = keepalive {
+                server.keep_alive_interval(interval).keep_alive_timeout(timeout);
+            }
             let connection = server.serve_connection(TokioIo::new(Lenient::new(stream)), service);
             drop(set.spawn(name, async move {
                 if let Err(error) = connection.await {
@@ -117,19 +119,25 @@ where
     drop(tasks.spawn(name, accept));
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn replaces_what_a_dead_process_left_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a/b/socket");
-        drop(listen(&path).await.unwrap());
-        assert!(path.exists());
-        let listener = listen(&path).await.unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
-        assert!(matches!(listen(&path).await, Err(Error::InUse(_))));
-        drop(listener);
+/// Whether a client may stay; the first refusal of each user is logged.
+fn admitted(name: &str, socket: &Socket, stream: &UnixStream, refused: &mut BTreeSet<u32>) -> bool {
+    let peer = match stream.peer_cred() {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(server = name, %error, "a connection was refused: its user is not known");
+            return false;
+        }
+    };
+    let is_admitted = socket.access().admits(peer.uid());
+    if !is_admitted && refused.len() < TOLD && refused.insert(peer.uid()) {
+        tracing::warn!(
+            server = name, socket = %socket.path().display(), uid = peer.uid(), pid = peer.pid(),
+            "a connection was refused: only root, the agent's user and the proxy's may connect; \
+             ISTIO_AGENT_SOCKET_MODE=0666 lets every process of the pod in"
+        );
     }
+    is_admitted
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,18 @@
 //! protocols over real TLS, seen from Envoy's side of its sockets.
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+#[path = "in_process/certificates.rs"]
+mod certificates;
 #[path = "in_process/istiod.rs"]
 mod istiod;
+#[path = "in_process/life.rs"]
+mod life;
 #[path = "in_process/pod.rs"]
 mod pod;
+#[path = "in_process/secrets.rs"]
+mod secrets;
+#[path = "in_process/streams.rs"]
+mod streams;
 
 use std::time::{Duration, SystemTime};
 
@@ -80,7 +88,7 @@ async fn rsa_keys_are_made_when_a_size_is_set() {
     let key = pki::key::PrivateKey::from_pem(&key).unwrap();
     // 2048 bits of modulus alone are longer than any ECDSA key.
     assert!(key.public_key_pem().len() > 400);
-    assert!(pki::verify::client_config(istiod.root_pem(), Some((&chain, &key)), &[]).is_ok());
+    assert!(pki::verify::client_config(&istiod.root_pem(), Some((&chain, &key)), &[]).is_ok());
     pod.stop().await;
 }
 
@@ -158,7 +166,7 @@ async fn a_server_of_other_roots_gets_neither_token_nor_key() {
     assert!(pod.identity().is_none());
     assert!(istiod.calls().is_empty());
     // The right roots arrive: they are read anew for each connection.
-    pod.write_root(istiod.root_pem());
+    pod.write_root(&istiod.root_pem());
     until("a certificate", || pod.identity().is_some()).await;
     pod.stop().await;
 }
@@ -189,7 +197,11 @@ async fn xds_messages_of_any_size_pass_both_ways_unchanged() {
     assert_eq!(seen[0]["x-a"], "b");
 
     let mut sotw = pod.sotw().await;
-    let request = DiscoveryRequest { resource_names: vec!["x".into()], ..DiscoveryRequest::default() };
+    let request = DiscoveryRequest {
+        resource_names: vec!["x".into()],
+        type_url: "type.googleapis.com/envoy.config.cluster.v3.Cluster".into(),
+        ..DiscoveryRequest::default()
+    };
     sotw.send(request).await;
     assert_eq!(soon("an answer", sotw.next()).await.unwrap().version_info, "x");
 
@@ -275,57 +287,4 @@ async fn a_pod_may_start_before_istiod() {
     until("a certificate", || pod.identity().is_some()).await;
     drop(istiod);
     pod.stop().await;
-}
-
-#[tokio::test]
-async fn the_status_port_answers() {
-    let istiod = Istiod::start().await;
-    let pod = Pod::start(&istiod, &[]).await;
-    assert_eq!(pod.get("/healthz/ready").await.0, 503, "there is no Envoy");
-    assert_eq!(pod.get("/quitquitquit").await.0, 405);
-    assert_eq!(pod.get("/nowhere").await.0, 404);
-    until("a certificate", || pod.identity().is_some()).await;
-    assert_eq!(pod.get("/metrics").await.0, 200, "there is no Envoy, but there is the agent");
-    let metrics = pod.get("/stats/prometheus").await.1;
-    assert!(metrics.contains("istio_agent_scrape_failures_total{type=\"envoy\"} 1"), "{metrics}");
-    assert!(metrics.contains("istio_agent_cert_expiry_seconds{resource_name=\"default\"} 8"), "{metrics}");
-    let (code, body) = pod.post("/quitquitquit").await;
-    assert_eq!((code, body.as_str()), (200, "OK"));
-    assert_eq!(soon("the end", pod.ended()).await, 0);
-}
-
-/// An agent whose drain lasts longer than any test, with that script as Envoy.
-async fn draining(istiod: &Istiod, script: &str) -> Pod {
-    let env = [("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"), ("MINIMUM_DRAIN_DURATION", "24h")];
-    let mut pod = Pod::prepare(istiod, &env);
-    pod.set_envoy(script);
-    let pod = pod.run().await;
-    pod.signal().await;
-    pod
-}
-
-#[tokio::test]
-async fn a_drain_can_be_cut_short_also_after_another_request_to_drain() {
-    let istiod = Istiod::start().await;
-    let pod = draining(&istiod, "exec sleep 1000").await;
-    for path in ["/drain", "/drain", "/quitquitquit"] {
-        assert_eq!(pod.post(path).await.0, 200);
-    }
-    assert_eq!(soon("the end", pod.ended()).await, 0);
-}
-
-#[tokio::test]
-async fn a_second_signal_cuts_a_drain_short() {
-    let istiod = Istiod::start().await;
-    let pod = draining(&istiod, "exec sleep 1000").await;
-    soon("the end", pod.stop()).await;
-}
-
-#[tokio::test]
-async fn an_envoy_that_crashes_in_a_drain_is_told() {
-    let istiod = Istiod::start().await;
-    let pod = draining(&istiod, "while [ ! -e $0/crash ]; do sleep 0.02; done; kill -SEGV $$").await;
-    assert_eq!(pod.post("/drain").await.0, 200);
-    pod.touch("crash");
-    assert_eq!(soon("the end", pod.ended()).await, 128 + 11);
 }

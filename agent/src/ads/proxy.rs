@@ -1,40 +1,51 @@
 //! Takes streams on the ADS socket and gives each a connection of its own to
 //! istiod, so that no state of one istiod leaks into a stream with another.
 //!
-//! While istiod cannot be reached, a new stream of Envoy is held and the
-//! connection tried again and again: Envoy would wait longer between its own
-//! tries. A second client of the socket gets a stream of its own and never
-//! displaces Envoy's.
+//! When istiod goes away, Envoy's stream ends, and Envoy opens another one
+//! within 500 ms. That one is held until some istiod has answered it: Envoy
+//! would wait up to 30 s between its own tries. Until then what Envoy has sent
+//! is kept, so that an istiod that refuses, or dies before it answers, costs
+//! nothing but another try. A second client of the socket gets a stream of its
+//! own and never displaces Envoy's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, TE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
-use http_body_util::{Either, Empty};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, TE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Either, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
 use runtime::backoff::Backoff;
 use runtime::tasks::Tasks;
-use std::path::PathBuf;
-use tracing::{debug, info, warn};
-use xds::frame::Fields;
+use tracing::{debug, warn};
 
-use super::relay::{Requests, Responses, reason, unavailable};
+use super::dial::{Connection, Dialer};
+use super::own::Variant;
+use super::requests::Requests;
+use super::responses::Responses;
+use super::shared::Shared;
+use super::{Ends, chain, reason, status, unavailable};
 use crate::config::Endpoint;
+use crate::config::ads::Settings;
+use crate::identity::token::Token;
+use crate::identity::told::Told;
 use crate::metrics::Metrics;
 use crate::upstream;
 
 const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-/// Waits between tries to reach istiod, shortest and longest. A restart of
-/// istiod is followed within the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Headers of Envoy that istiod needs to see.
-const PASSED: [&str; 3] = ["grpc-encoding", "grpc-accept-encoding", "user-agent"];
+/// Waits after a refusal of istiod, shortest and longest. It is there, and
+/// busier than one that only comes up.
+const REFUSED: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Headers of Envoy that istiod needs to see. Compression of responses is not
+/// offered: their type has to be read.
+const PASSED: [&str; 2] = ["grpc-encoding", "user-agent"];
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+/// gRPC statuses that say that the request is wrong: `INVALID_ARGUMENT`,
+/// `NOT_FOUND`, `PERMISSION_DENIED`, `FAILED_PRECONDITION`, `OUT_OF_RANGE`,
+/// `UNIMPLEMENTED`. The client is told; another try would say the same.
+const FINAL: [&str; 6] = ["3", "5", "7", "9", "11", "12"];
 
 /// Body of a response: istiod's, or none when the stream ends with its headers.
 pub type Body = Either<Responses, Empty<Bytes>>;
@@ -42,62 +53,102 @@ pub type Body = Either<Responses, Empty<Bytes>>;
 /// Carries streams to istiod.
 #[derive(Debug)]
 pub struct Proxy {
-    endpoint: Endpoint,
-    token: PathBuf,
-    tasks: Tasks,
-    metrics: Arc<Metrics>,
-    streams: AtomicU64,
+    shared: Arc<Shared>,
+    token: Arc<Token>,
+    streams_max: usize,
+    told: Told,
+}
+
+/// An istiod that does not take the stream.
+struct Refusal {
+    /// Why.
+    text: String,
+    /// What a client is told of it.
+    status: HeaderMap,
+    /// Another try would be refused as well.
+    is_final: bool,
+}
+
+impl Refusal {
+    fn lost(error: &hyper::Error) -> Self {
+        Self { text: chain(error), status: unavailable("connection to istiod lost"), is_final: false }
+    }
+
+    fn status(headers: HeaderMap) -> Self {
+        let code = headers.get("grpc-status").and_then(|code| code.to_str().ok());
+        let is_final = code.is_some_and(|code| FINAL.contains(&code));
+        Self { text: reason(&headers), status: headers, is_final }
+    }
+
+    fn other(text: String) -> Self {
+        Self { text, status: unavailable("istiod does not take the stream"), is_final: false }
+    }
 }
 
 impl Proxy {
     /// A proxy to that istiod; the token is read for every stream.
     #[must_use]
-    pub fn new(endpoint: Endpoint, token: PathBuf, tasks: Tasks, metrics: Arc<Metrics>) -> Self {
-        Self { endpoint, token, tasks, metrics, streams: AtomicU64::new(0) }
+    pub fn new(
+        endpoint: Endpoint,
+        settings: Settings,
+        token: Arc<Token>,
+        ends: Ends,
+        tasks: &Tasks,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let dialer = Dialer::new(endpoint, settings.keepalive, tasks.clone(), metrics.clone());
+        let shared = Arc::new(Shared::new(ends, dialer, tasks.clone(), metrics));
+        drop(tasks.spawn("ads", shared.clone().watch(settings.stall)));
+        Self { shared, token, streams_max: settings.streams_max, told: Told::new() }
     }
 
     /// Serves one stream.
     pub async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
-        let (requests, responses) = match request.uri().path() {
-            SOTW => (Fields::SOTW_REQUEST, Fields::SOTW_RESPONSE),
-            DELTA => (Fields::DELTA_REQUEST, Fields::DELTA_RESPONSE),
+        let variant = match request.uri().path() {
+            SOTW => Variant::Sotw,
+            DELTA => Variant::Delta,
             path => {
                 debug!(target: "xdsproxy", path, "unknown call");
-                return ended(unimplemented());
+                return ended(status("12", "this socket carries aggregated discovery streams only"));
             }
         };
-        let id = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut sender = self.connect(id).await;
         let (head, body) = request.into_parts();
-        let body = Requests::new(body, id, requests, self.metrics.clone());
-        let answer = sender.send_request(self.upstream_request(&head, body)).await;
-        match answer {
-            Ok(answer) => self.answer(id, answer, responses),
-            Err(error) => {
-                self.metrics.istiod_failed();
-                warn!(target: "xdsproxy", id, %error, "istiod ended the stream before it began");
-                ended(unavailable("connection to istiod lost"))
-            }
-        }
-    }
-
-    /// Tries until there is a connection. Ends early only when Envoy gives up,
-    /// which drops this future.
-    async fn connect(&self, id: u64) -> SendRequest<Requests> {
-        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-        let mut told = String::new();
+        let Some(stream) = self.shared.open(variant, body, self.streams_max) else {
+            warn!(target: "xdsproxy", limit = self.streams_max, "a stream is refused: there are too many; ISTIO_GPRC_MAXSTREAMS raises the limit");
+            return ended(status(
+                "8",
+                "too many streams; ISTIO_GPRC_MAXSTREAMS of the agent raises the limit",
+            ));
+        };
+        let mut backoff = Backoff::new(REFUSED.0, REFUSED.1);
         loop {
-            match upstream::connect(&self.endpoint, &self.tasks).await {
-                Ok(sender) => {
-                    info!(target: "xdsproxy", id, address = self.endpoint.address, "connected to istiod");
-                    return sender;
+            // Ends early only when Envoy gives up, which drops this future.
+            let Connection { mut sender, address } = self.shared.dialer.take().await;
+            let tried = match self.token.authorization(self.shared.dialer.endpoint()) {
+                Ok(token) => {
+                    let request = self.upstream_request(&head, token, Requests::begin(&stream));
+                    attempt(sender.send_request(request)).await
                 }
-                Err(error) => {
-                    self.metrics.istiod_failed();
-                    let text = error.to_string();
-                    if text != told {
-                        warn!(target: "xdsproxy", id, error = text, "istiod cannot be reached; Envoy's stream is held meanwhile");
-                        told = text;
+                Err(expired) => Err(Refusal::other(expired.to_string())),
+            };
+            match tried {
+                Ok((headers, first, body)) => {
+                    debug!(target: "xdsproxy", id = stream.id, %address, ?variant, "istiod has answered");
+                    self.told.clear();
+                    stream.answered(body, address, &first);
+                    let mut response = Response::new(Either::Left(Responses::new(stream)));
+                    *response.headers_mut() = headers;
+                    return response;
+                }
+                Err(refusal) => {
+                    self.shared.metrics.istiod_failed();
+                    let (id, reason) = (stream.id, refusal.text);
+                    let is_held = !refusal.is_final && stream.up().can_replay();
+                    if !is_held || self.told.is_new(&reason) {
+                        warn!(target: "xdsproxy", id, %address, reason, held = is_held, "istiod does not take the stream");
+                    }
+                    if !is_held {
+                        return ended(refusal.status);
                     }
                     backoff.sleep().await;
                 }
@@ -105,7 +156,13 @@ impl Proxy {
         }
     }
 
-    fn upstream_request(&self, head: &http::request::Parts, body: Requests) -> Request<Requests> {
+    fn upstream_request(
+        &self,
+        head: &http::request::Parts,
+        token: Option<HeaderValue>,
+        body: Requests,
+    ) -> Request<Requests> {
+        let endpoint = self.shared.dialer.endpoint();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, head.headers.get(CONTENT_TYPE).cloned().unwrap_or(GRPC));
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -114,16 +171,16 @@ impl Proxy {
                 headers.insert(HeaderName::from_static(name), value.clone());
             }
         }
-        for (name, value) in &self.endpoint.headers {
+        for (name, value) in &endpoint.headers {
             // Checked when the configuration was read.
             if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
                 headers.insert(name, value);
             }
         }
-        if let Some(token) = upstream::authorization(&self.token) {
-            headers.insert(http::header::AUTHORIZATION, token);
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, token);
         }
-        let mut parts = upstream::origin(&self.endpoint).into_parts();
+        let mut parts = upstream::origin(endpoint).into_parts();
         parts.path_and_query = head.uri.path_and_query().cloned();
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
@@ -132,18 +189,29 @@ impl Proxy {
         *request.headers_mut() = headers;
         request
     }
+}
 
-    fn answer(&self, id: u64, answer: Response<Incoming>, fields: Fields) -> Response<Body> {
-        let (head, body) = answer.into_parts();
-        if head.headers.contains_key("grpc-status") {
-            warn!(target: "xdsproxy", id, reason = reason(&head.headers), "istiod refused the stream");
-            self.metrics.istiod_failed();
+/// One try: the headers and first bytes of istiod's answer, and the rest to come.
+async fn attempt(
+    sent: impl Future<Output = hyper::Result<Response<Incoming>>>,
+) -> Result<(HeaderMap, Bytes, Incoming), Refusal> {
+    let (head, mut body) = sent.await.map_err(|error| Refusal::lost(&error))?.into_parts();
+    if head.status != StatusCode::OK {
+        return Err(Refusal::other(format!("HTTP status {}", head.status)));
+    }
+    if head.headers.contains_key("grpc-status") {
+        return Err(Refusal::status(head.headers));
+    }
+    loop {
+        match body.frame().await {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => return Ok((head.headers, bytes, body)),
+                Err(frame) => return Err(Refusal::status(frame.into_trailers().unwrap_or_default())),
+            },
+            Some(Err(error)) => return Err(Refusal::lost(&error)),
+            None => return Err(Refusal::other("the stream ended without a status".into())),
         }
-        let mut response =
-            Response::new(Either::Left(Responses::new(body, id, fields, self.metrics.clone())));
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers;
-        response
     }
 }
 
@@ -153,14 +221,4 @@ fn ended(mut status: HeaderMap) -> Response<Body> {
     let mut response = Response::new(Either::Right(Empty::new()));
     *response.headers_mut() = status;
     response
-}
-
-fn unimplemented() -> HeaderMap {
-    let mut status = HeaderMap::with_capacity(2);
-    status.insert("grpc-status", HeaderValue::from_static("12"));
-    status.insert(
-        "grpc-message",
-        HeaderValue::from_static("this socket carries aggregated discovery streams only"),
-    );
-    status
 }

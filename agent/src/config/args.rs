@@ -3,8 +3,10 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser, Subcommand};
-use runtime::log::{Levels, Options};
+use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
+use runtime::log::{Callers, Levels, Options, Targets};
+
+use super::env;
 
 /// The agent beside every proxy of the mesh.
 #[derive(Debug, Parser)]
@@ -24,20 +26,36 @@ pub struct Log {
     /// Log one JSON object a line.
     #[arg(long = "log_as_json", global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub as_json: bool,
-    /// Levels by scope: SCOPE:LEVEL,...
+    /// Levels by scope: SCOPE:LEVEL,... with a scope of ads, all, ca, cache, citadelclient, default, dns, gcecred, grpc, healthcheck, monitoring, probes, sds, security, spiffe, validation, wasm, xdsproxy and a level of debug, info, warn, error, fatal, none.
     #[arg(long = "log_output_level", global = true, default_value = "default:info")]
     pub levels: String,
+    /// Scopes whose lines say which line of the source they come from: SCOPE,... or all.
+    #[arg(long = "log_caller", global = true, default_value = "")]
+    pub callers: String,
+    /// Where the log goes: stdout, stderr, or a file; may be given several times.
+    #[arg(long = "log_target", global = true, default_value = "stdout")]
+    pub targets: Vec<String>,
+    /// Levels of stack traces: accepted without effect.
+    #[arg(long = "log_stacktrace_level", global = true, default_value = "default:none")]
+    pub stack_traces: String,
+    /// Verbosity of the Kubernetes client: accepted without effect, there is none.
+    #[arg(long = "vklog", global = true, default_value = "0")]
+    pub vklog: String,
 }
 
 impl Log {
     /// The options of the log.
     ///
     /// # Errors
-    /// When a level is none.
+    /// When a level is none, or a file cannot be written to.
     pub fn options(&self) -> Result<Options, String> {
-        let levels: Levels =
-            self.levels.parse().map_err(|error| format!("--log_output_level {:?}: {error}", self.levels))?;
-        Ok(Options { levels, as_json: self.as_json })
+        let read = |flag: &str, text: &str| {
+            text.parse::<Levels>().map_err(|error| format!("--{flag} {text:?}: {error}"))
+        };
+        let levels = read("log_output_level", &self.levels)?;
+        read("log_stacktrace_level", &self.stack_traces)?;
+        let targets = Targets::open(&self.targets).map_err(|error| error.to_string())?;
+        Ok(Options { levels, as_json: self.as_json, callers: Callers::read(&self.callers), targets })
     }
 }
 
@@ -55,6 +73,8 @@ pub enum Command {
     IstioIptables,
     /// Print the version.
     Version(Version),
+    /// Print a script that completes command lines.
+    Completion(Completion),
 }
 
 /// Whether a command line is istio-init's: its flags are not the agent's.
@@ -88,18 +108,22 @@ pub struct Proxy {
     /// Envoy's worker threads; 0 takes them from the configuration.
     #[arg(long, default_value_t = 0)]
     pub concurrency: u32,
-    /// Not supported yet: port for token exchange.
-    #[arg(long = "stsPort", default_value = "0", hide = true)]
+    /// Port for token exchange; only 0, for none, is accepted.
+    #[arg(long = "stsPort", default_value = "0")]
     pub sts_port: String,
-    /// Not supported yet: kind of token exchange.
-    #[arg(long = "tokenManagerPlugin", default_value = "", hide = true)]
+    /// Kind of token exchange; only none is accepted.
+    #[arg(long = "tokenManagerPlugin", default_value = "")]
     pub token_manager_plugin: String,
-    /// Not supported yet: template of the bootstrap.
-    #[arg(long = "templateFile", default_value = "", hide = true)]
+    /// Template of the bootstrap; only the one of Istio's images is accepted,
+    /// and it stands for the agent's own. Use ISTIO_BOOTSTRAP_OVERRIDE.
+    #[arg(long = "templateFile", default_value = "")]
     pub template_file: String,
-    /// Not supported yet: file for Envoy's log of outliers.
-    #[arg(long = "outlierLogPath", default_value = "", hide = true)]
+    /// File for Envoy's log of outliers.
+    #[arg(long = "outlierLogPath", default_value = "")]
     pub outlier_log_path: String,
+    /// Serve profiles; there are none, so it has no effect.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
+    pub profiling: bool,
 }
 
 /// Flags of `wait`.
@@ -111,9 +135,9 @@ pub struct Wait {
     /// Longest wait for one answer, in milliseconds.
     #[arg(long = "requestTimeoutMillis", default_value_t = 500)]
     pub request_timeout_millis: u64,
-    /// Time between two tries, in milliseconds.
-    #[arg(long = "periodMillis", default_value_t = 500)]
-    pub period_millis: u64,
+    /// Time between two tries, in milliseconds; 50 when it is not given.
+    #[arg(long = "periodMillis")]
+    pub period_millis: Option<u64>,
     /// What to ask.
     #[arg(long, default_value = "http://localhost:15021/healthz/ready")]
     pub url: String,
@@ -126,9 +150,8 @@ pub struct Request {
     pub method: String,
     /// Path with its query.
     pub path: String,
-    /// Body.
-    #[arg(default_value = "")]
-    pub body: String,
+    /// Body; what follows is ignored.
+    pub body: Vec<String>,
     /// Port on this machine.
     #[arg(long = "debug-port", default_value_t = names::port::ENVOY_ADMIN)]
     pub debug_port: u16,
@@ -138,8 +161,18 @@ pub struct Request {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Version {
     /// Only the number.
-    #[arg(short = 's', long)]
+    #[arg(short = 's', long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub short: bool,
+    /// Form: json or yaml.
+    #[arg(short = 'o', long, default_value = "", hide_default_value = true)]
+    pub output: String,
+}
+
+/// Flags of `completion`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Completion {
+    /// The shell.
+    pub shell: clap_complete::Shell,
 }
 
 impl Args {
@@ -148,35 +181,51 @@ impl Args {
     /// # Errors
     /// What is wrong, or the help text.
     pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(known(line.into_iter().collect()))
+        let line = known(&line.into_iter().collect::<Vec<_>>());
+        let mut command = Self::command();
+        // The table is long: it is made for readers only.
+        if line.iter().any(|word| word == "--help" || word == "-h") {
+            command = command.mut_subcommand("proxy", |proxy| proxy.after_help(env::help::help()));
+        }
+        Self::from_arg_matches(&command.try_get_matches_from(line)?)
     }
 }
 
-/// Drops flags that no command knows. An unknown flag without `=` takes the
-/// next word with it unless that is a flag.
-fn known(line: Vec<OsString>) -> Vec<OsString> {
-    let command = Args::command();
+/// Drops flags that the command does not know. An unknown flag without `=`
+/// takes the next word with it unless that is a flag.
+fn known(line: &[OsString]) -> Vec<OsString> {
+    let mut root = Args::command();
+    root.build();
+    let is_command =
+        |word: &&OsString| word.to_str().is_some_and(|word| root.find_subcommand(word).is_some());
+    let command = line.iter().skip(1).find(is_command).and_then(|word| root.find_subcommand(word));
     let mut flags = vec!["--help".to_owned(), "-h".to_owned(), "--".to_owned()];
-    for args in command.get_subcommands().map(clap::Command::get_arguments).chain([command.get_arguments()]) {
-        for arg in args {
-            flags.extend(arg.get_long().map(|name| format!("--{name}")));
-            flags.extend(arg.get_short().map(|name| format!("-{name}")));
-        }
+    for arg in command.into_iter().chain([&root]).flat_map(clap::Command::get_arguments) {
+        flags.extend(arg.get_long().map(|name| format!("--{name}")));
+        flags.extend(arg.get_short().map(|name| format!("-{name}")));
     }
     let mut kept = Vec::with_capacity(line.len());
-    let mut words = line.into_iter().peekable();
+    let mut words = line.iter().peekable();
     kept.extend(words.next());
     while let Some(word) = words.next() {
         let text = word.to_string_lossy();
+        if text == "--" {
+            // What follows is no flag.
+            kept.push(word);
+            kept.extend(words);
+            break;
+        }
         let name = text.split('=').next().unwrap_or_default();
+        // A short flag may have its value right behind it.
+        let short = name.get(..2).filter(|_| !name.starts_with("--")).unwrap_or(name);
         let is_flag = name.len() > 1 && name.starts_with('-');
-        if !is_flag || flags.iter().any(|flag| flag == name) {
+        if !is_flag || flags.iter().any(|flag| flag == name || flag == short) {
             kept.push(word);
         } else if !text.contains('=') {
             words.next_if(|next| !next.to_string_lossy().starts_with('-'));
         }
     }
-    kept
+    kept.into_iter().cloned().collect()
 }
 
 #[cfg(test)]
@@ -217,6 +266,42 @@ mod tests {
         assert!(args.log.as_json);
         let Command::Proxy(proxy) = args.command else { panic!() };
         assert_eq!(proxy.role, "sidecar");
+    }
+
+    #[test]
+    fn flags_of_other_commands_are_unknown_ones() {
+        let args =
+            read("istio-agent wait --domain x --timeoutSeconds 3 --url=http://h/ --proxyLogLevel=debug")
+                .unwrap();
+        let Command::Wait(wait) = args.command else { panic!() };
+        assert_eq!((wait.timeout_seconds, wait.url.as_str(), wait.period_millis), (3, "http://h/", None));
+        let args = read("istio-agent request --debug-port 15020 POST drain a b").unwrap();
+        let Command::Request(request) = args.command else { panic!() };
+        assert_eq!(
+            (request.method.as_str(), request.path.as_str(), request.debug_port),
+            ("POST", "drain", 15020)
+        );
+        for line in ["version -s -ojson", "version --short=true -o json", "version -s --output=json"] {
+            let Command::Version(version) = read(&format!("istio-agent {line}")).unwrap().command else {
+                panic!()
+            };
+            assert_eq!((version.short, version.output.as_str()), (true, "json"), "{line}");
+        }
+    }
+
+    #[test]
+    fn logs_go_where_they_are_told_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("log");
+        let args = read(&format!(
+            "istio-agent wait --log_target stdout --log_target={} --log_caller=all --log_stacktrace_level=all:error --vklog 3",
+            file.display()
+        ));
+        let options = args.unwrap().log.options().unwrap();
+        assert_eq!(options.callers, Callers::read("all"));
+        assert!(file.exists());
+        let args = read("istio-agent wait --log_target /nowhere/log").unwrap();
+        assert!(args.log.options().unwrap_err().starts_with("--log_target /nowhere/log: "));
     }
 
     #[test]

@@ -1,10 +1,15 @@
-//! The environment: every variable that the agent reads, in one table, read
-//! once. `proxyMetadata` of the ProxyConfig fills in what is not set.
+//! The environment: every variable that the agent reads, in one table
+//! (`env/table.rs`), read once. `proxyMetadata` of the ProxyConfig fills in what is not set.
+
+pub mod help;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+
+pub use table::*;
 
 /// Variables of the process at its start.
 #[must_use]
@@ -23,77 +28,6 @@ pub struct Variable {
     pub default: &'static str,
     /// What it does.
     pub doc: &'static str,
-}
-
-macro_rules! variables {
-    ($($id:ident = $default:literal, $doc:literal;)*) => {
-        $(
-            #[doc = $doc]
-            pub const $id: Variable = Variable { name: stringify!($id), default: $default, doc: $doc };
-        )*
-        /// All of them.
-        pub const ALL: &[Variable] = &[$($id),*];
-    };
-}
-
-variables! {
-    POD_NAME = "", "Name of the pod.";
-    POD_NAMESPACE = "default", "Namespace of the pod.";
-    INSTANCE_IP = "", "First address of the pod; the addresses of its interfaces follow.";
-    SERVICE_ACCOUNT = "default", "Service account of the pod.";
-    HOST_IP = "", "Address of the node.";
-    TRUST_DOMAIN = "cluster.local", "Trust domain of the mesh.";
-    ISTIO_CPU_LIMIT = "0", "CPUs that the container may use; the number of Envoy's threads when nothing else sets it.";
-    PROXY_CONFIG = "", "ProxyConfig, YAML or JSON, over the mesh's defaults.";
-    CA_ADDR = "", "HOST:PORT of the CA; the discovery address when empty.";
-    CA_ROOT_CA = "", "File with the roots that authenticate the CA, or SYSTEM.";
-    XDS_ROOT_CA = "", "File with the roots that authenticate istiod's xDS, or SYSTEM.";
-    ISTIOD_SAN = "", "Name that istiod's certificate must have instead of its host name.";
-    SECRET_TTL = "24h", "Lifetime of certificates that is asked for.";
-    SECRET_GRACE_PERIOD_RATIO = "0.5", "Part of the lifetime that is left when a certificate is renewed.";
-    SECRET_GRACE_PERIOD_RATIO_JITTER = "0.01", "Random part of that ratio.";
-    WORKLOAD_RSA_KEY_SIZE = "", "Bits of an RSA key; when not set the key is ECDSA.";
-    ECC_SIGNATURE_ALGORITHM = "", "ECDSA for an ECDSA key even when an RSA size is set.";
-    ECC_CURVE = "P256", "Curve of an ECDSA key: P256 or P384.";
-    ISTIO_DELTA_XDS = "true", "Envoy asks for what has changed only.";
-    DISABLE_ENVOY = "false", "Do not start Envoy.";
-    ENVOY_STATUS_PORT = "15021", "Port on which Envoy passes readiness probes on.";
-    ENVOY_PROMETHEUS_PORT = "15090", "Port of Envoy's own metrics.";
-    ENVOY_SKIP_DEPRECATED_LOGS = "true", "Envoy does not log the use of deprecated settings.";
-    ISTIO_BOOTSTRAP = "", "Template of the bootstrap: not supported, use ISTIO_BOOTSTRAP_OVERRIDE.";
-    ISTIO_BOOTSTRAP_OVERRIDE = "", "File that is merged over the bootstrap by Envoy.";
-    HTTP_STRIP_FRAGMENT_FROM_PATH_UNSAFE_IF_DISABLED = "true", "Envoy cuts the fragment off paths instead of refusing them.";
-    MINIMUM_DRAIN_DURATION = "5s", "Shortest drain with EXIT_ON_ZERO_ACTIVE_CONNECTIONS.";
-    EXIT_ON_ZERO_ACTIVE_CONNECTIONS = "false", "Drain as long as there are connections.";
-    METRICS_LOCALHOST_ACCESS_ONLY = "false", "Metrics are for this machine only.";
-    WORKLOAD_IDENTITY_SOCKET_FILE = "socket", "Name of the SDS socket; others, of SDS servers beside the agent, are not supported yet.";
-    ISTIO_ENVOY_ENABLE_CORE_DUMP = "false", "Envoy writes a core file when it crashes.";
-    PILOT_ENABLE_CA_CRL = "true", "Refuse to run where there is a list of revoked certificates, which is not supported yet.";
-    ISTIO_META_DNS_CAPTURE = "false", "Not supported yet: the agent answers DNS requests.";
-    ISTIO_META_ENABLE_DNS_SERVER = "false", "Not supported yet: the agent of a gateway answers DNS requests.";
-    DNS_PROXY_ADDR = "", "Not supported yet: where the agent answers DNS requests.";
-    FILE_MOUNTED_CERTS = "false", "Not supported yet: certificates come from files.";
-    PROV_CERT = "", "Not supported yet: directory with a certificate for the CA.";
-    OUTPUT_CERTS = "", "Not supported yet: directory for key and certificates.";
-    CA_PROVIDER = "Citadel", "Kind of the CA; others than Citadel are not supported yet.";
-    PILOT_CERT_PROVIDER = "istiod", "Where istiod's certificate comes from; custom is not supported yet.";
-    CREDENTIAL_FETCHER_TYPE = "JWT", "Kind of the token; others than JWT are not supported yet.";
-    JWT_POLICY = "third-party-jwt", "Kind of the JWT; others than third-party-jwt are not supported yet.";
-    XDS_AUTH_PROVIDER = "", "Not supported yet: another source of tokens for xDS.";
-    PROXY_CONFIG_XDS_AGENT = "false", "Not supported yet: more roots come over xDS.";
-    ENVOY_SECURE_METRICS_PORT = "0", "Not supported yet: port of Envoy's metrics over mutual TLS.";
-    ENVOY_SECURE_MERGED_METRICS_PORT = "0", "Not supported yet: port of merged metrics over mutual TLS.";
-    ENVOY_STATUS_PORT_ENABLE_PROXY_PROTOCOL = "false", "Not supported yet: readiness probes come with the PROXY protocol.";
-    GRPC_XDS_BOOTSTRAP = "", "Not supported yet: bootstrap file for gRPC without a proxy.";
-    ISTIO_KUBE_APP_PROBERS = "", "Not supported yet: probes of the application that pass through the agent.";
-    ISTIO_PROMETHEUS_ANNOTATIONS = "", "Not supported yet: metrics of the application that are merged.";
-    ISTIO_META_ENABLE_HBONE = "false", "Not supported yet: tunnels between proxies.";
-    ISTIO_META_ENABLE_SELF_DISCOVERY = "false", "Not supported yet: Envoy learns of its own cluster.";
-    PEER_METADATA_DISCOVERY = "false", "Not supported yet: metadata of peers come over xDS.";
-    COMPLIANCE_POLICY = "", "Not supported yet: restricts cryptography.";
-    CLOUD_PLATFORM = "none", "Not supported yet: whose metadata server tells the locality.";
-    ISTIO_DUAL_STACK = "false", "Not supported yet: Envoy's own ports are of both address families.";
-    WASM_INSECURE_REGISTRIES = "", "Not supported yet: registries of Wasm modules.";
 }
 
 /// Prefix of variables that become node metadata.
@@ -138,6 +72,12 @@ impl<'a> Reader<'a> {
     pub fn set(&self, variable: Variable) -> Option<&'a str> {
         let value = self.env.get(variable.name).or_else(|| self.metadata.get(variable.name));
         value.map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The text of a variable if it is set, even to nothing.
+    #[must_use]
+    pub fn given(&self, variable: Variable) -> Option<&'a str> {
+        self.env.get(variable.name).or_else(|| self.metadata.get(variable.name)).map(String::as_str)
     }
 
     /// All variables with that prefix, without it; the environment wins.
@@ -192,7 +132,11 @@ impl<'a> Reader<'a> {
 
     /// Notes that a variable has an unusable value.
     pub fn invalid(&mut self, variable: Variable, value: &str, expected: impl fmt::Display) {
-        self.errors.push(format!("{}={value:?}: expected {expected}", variable.name));
+        let error = format!("{}={value:?}: expected {expected}", variable.name);
+        // A variable that is read more than once is wrong once.
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
     }
 
     /// A boolean.
@@ -260,6 +204,7 @@ mod tests {
             reader.flag(variable);
         }
         assert!(reader.into_errors().is_empty());
-        assert!(ALL.iter().all(|variable| !variable.doc.is_empty()));
+        let mut all = GROUPS.iter().flat_map(|group| group.variables);
+        assert!(all.all(|variable| variable.doc.ends_with('.')));
     }
 }

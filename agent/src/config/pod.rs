@@ -108,6 +108,21 @@ mod tests {
         assert_eq!(pairs["note"], "two\nlines \"x\" ä ä");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_the_downward_api_writes_is_read_back(value in "\\PC*") {
+            // Go leaves printable text but for these two as it is.
+            let text = format!("key=\"{}\"\n", value.replace('\\', "\\\\").replace('"', "\\\""));
+            proptest::prop_assert_eq!(parse(&text).remove("key"), Some(value));
+        }
+
+        #[test]
+        fn no_text_of_a_pod_file_ends_the_agent(text in "(?s).*", escapes in "[a=\"\\\\nuUx0-9\n]*") {
+            drop(parse(&text));
+            drop(parse(&escapes));
+        }
+    }
+
     #[test]
     fn a_missing_file_is_empty() {
         assert!(read(Path::new("/nowhere/labels")).unwrap().is_empty());

@@ -78,8 +78,24 @@ impl Local {
         body: Bytes,
     ) -> Result<Response<Incoming>, Error> {
         let port = self.port;
-        let failed = |source| Error::Http { port, source };
         let stream = open(port).await.map_err(|source| Error::Connect { port, source })?;
+        self.send_on(stream, method, path, headers, body).await
+    }
+
+    /// The same on a connection that is there, to whatever machine.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn send_on(
+        &self,
+        stream: TcpStream,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Error> {
+        let port = self.port;
+        let failed = |source| Error::Http { port, source };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         drop(self.tasks.spawn("local connection", connection));
@@ -87,7 +103,7 @@ impl Local {
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|_| Error::Path(path.to_owned()))?;
         *request.headers_mut() = headers;
-        request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+        request.headers_mut().entry(HOST).or_insert(const { HeaderValue::from_static("localhost") });
         sender.send_request(request).await.map_err(failed)
     }
 

@@ -1,25 +1,39 @@
 //! Envoy's bootstrap: who it is, where its configuration and secrets come
-//! from, and the two listeners that it has before any configuration.
+//! from, and the listeners that it has before any configuration.
 //!
-//! A function from settings to JSON; writing the file is not done here.
+//! A function from settings to JSON; writing the file is not done here. Only
+//! extensions that stock Envoy has are ever named.
 
-mod resources;
-mod stats;
+mod clusters;
+pub mod late;
+mod listeners;
+pub mod services;
+pub mod stats;
+mod tls;
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use mesh::ProxyConfig;
 use serde_json::{Map, Value, json};
 
+use self::services::{Services, Tracer};
 use crate::config::Paths;
 use crate::config::node::Node;
 
 /// Name of the cluster that leads to the agent's xDS socket.
 pub const XDS_CLUSTER: &str = "xds-grpc";
-/// Name of the cluster that leads to the agent's SDS socket.
+/// Name of the cluster that leads to the SDS socket of the workload.
 pub const SDS_CLUSTER: &str = "sds-grpc";
+/// Name of the cluster that leads to the agent's SDS socket for files.
+pub const SDS_FILES_CLUSTER: &str = "sds-files-grpc";
+/// Name of the cluster that the proxy itself belongs to.
+const LOCAL_CLUSTER: &str = "local_cluster";
 /// Connections that Envoy accepts unless limited.
-const NO_CONNECTION_LIMIT: u32 = 2_147_483_647;
+const NO_CONNECTION_LIMIT: i64 = 2_147_483_647;
+/// Metadata that limits them.
+pub const CONNECTION_LIMIT_METADATA: &str = "GLOBAL_DOWNSTREAM_MAX_CONNECTIONS";
+/// Older name of that limit, a switch of Envoy.
+const CONNECTION_LIMIT_SWITCH: &str = "overload.global_downstream_max_connections";
 
 /// What the bootstrap depends on.
 #[derive(Clone, Copy, Debug)]
@@ -30,27 +44,47 @@ pub struct Options<'a> {
     pub node: &'a Node,
     /// Sockets.
     pub paths: &'a Paths,
+    /// Servers that Envoy reports to.
+    pub services: &'a Services,
+    /// Statistics that are kept.
+    pub stats: &'a stats::Settings,
     /// Logs are JSON.
     pub log_as_json: bool,
-    /// Annotations of the pod.
-    pub annotations: &'a BTreeMap<String, String>,
     /// Ask for what has changed only.
     pub delta: bool,
-    /// Port that passes readiness probes on.
-    pub status_port: u16,
-    /// Port of Envoy's own metrics.
-    pub prometheus_port: u16,
+    /// Ports of Envoy's own listeners.
+    pub ports: Ports,
+    /// Readiness probes may come with the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Envoy's own metrics are for this machine only.
+    pub metrics_localhost_only: bool,
     /// Cut fragments off paths.
     pub strip_fragment: bool,
-    /// Keep the counters of open connections.
-    pub count_connections: bool,
+    /// Envoy learns of the cluster that it belongs to.
+    pub self_discovery: bool,
+    /// File for the log of outliers; empty for none.
+    pub outlier_log: &'a str,
+}
+
+/// Ports of Envoy's own listeners.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// Passes readiness probes on.
+    pub status: u16,
+    /// Envoy's own metrics.
+    pub prometheus: u16,
+    /// The same over mutual TLS; 0 for none.
+    pub secure_metrics: u16,
+    /// Merged metrics over mutual TLS; 0 for none.
+    pub secure_merged_metrics: u16,
 }
 
 /// Builds the bootstrap.
 #[must_use]
 pub fn build(options: &Options<'_>) -> Value {
     let ads = json!({"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"});
-    json!({
+    let (localhost, _) = options.node.family.localhost();
+    let mut all = json!({
         "application_log_config": {"log_format": log_format(options.log_as_json)},
         "node": options.node.to_json(),
         "layered_runtime": {"layers": [
@@ -75,7 +109,7 @@ pub fn build(options: &Options<'_>) -> Value {
                 },
             }],
             "profile_path": "/var/lib/istio/data/envoy.prof",
-            "address": resources::socket_address(options.localhost(), options.proxy.proxy_admin_port),
+            "address": socket_address(localhost, options.proxy.proxy_admin_port),
         },
         "dynamic_resources": {
             "lds_config": ads,
@@ -87,10 +121,7 @@ pub fn build(options: &Options<'_>) -> Value {
                 "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
             },
         },
-        "static_resources": {
-            "clusters": resources::clusters(options),
-            "listeners": resources::listeners(options),
-        },
+        "static_resources": {"clusters": clusters::all(options), "listeners": listeners::all(options)},
         "overload_manager": {"resource_monitors": [{
             "name": "envoy.resource_monitors.global_downstream_max_connections",
             "typed_config": {
@@ -99,21 +130,25 @@ pub fn build(options: &Options<'_>) -> Value {
             },
         }]},
         "deferred_stat_options": {"enable_deferred_creation_stats": true},
-    })
+    });
+    let optional = [
+        ("stats_flush_interval", options.stats.flush_interval.map(|span| json!(span.to_string()))),
+        ("stats_eviction_interval", options.stats.eviction_interval.map(|span| json!(span.to_string()))),
+        ("tracing", tracing(options)),
+        ("stats_sinks", sinks(options.services)),
+        ("cluster_manager", cluster_manager(options)),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            all[name] = value;
+        }
+    }
+    all
 }
 
-impl Options<'_> {
-    fn is_ipv4(&self) -> bool {
-        self.node.id.ip.is_ipv4()
-    }
-
-    fn localhost(&self) -> &'static str {
-        if self.is_ipv4() { "127.0.0.1" } else { "::1" }
-    }
-
-    fn wildcard(&self) -> &'static str {
-        if self.is_ipv4() { "0.0.0.0" } else { "::" }
-    }
+fn socket_address(ip: IpAddr, port: impl Into<i64>) -> Value {
+    let port: i64 = port.into();
+    json!({"socket_address": {"address": ip.to_string(), "port_value": port}})
 }
 
 fn log_format(as_json: bool) -> Value {
@@ -162,9 +197,84 @@ fn runtime(options: &Options<'_>) -> Map<String, Value> {
     values
 }
 
-fn connection_limit(options: &Options<'_>) -> u32 {
-    let given = options.node.metadata.get("GLOBAL_DOWNSTREAM_MAX_CONNECTIONS").and_then(Value::as_str);
-    given.and_then(|text| text.parse().ok()).unwrap_or(NO_CONNECTION_LIMIT)
+/// The first of the places where it can be set.
+fn connection_limit(options: &Options<'_>) -> i64 {
+    let settings = options.proxy.connection_settings.as_ref();
+    let limit = settings.and_then(|settings| settings.global_downstream_connection_limit.as_ref());
+    let texts = [
+        options.node.metadata.get(CONNECTION_LIMIT_METADATA).and_then(Value::as_str),
+        options.proxy.runtime_values.get(CONNECTION_LIMIT_SWITCH).map(String::as_str),
+    ];
+    limit
+        .map(|limit| i64::from(limit.value))
+        .filter(|limit| *limit > 0)
+        .or_else(|| texts.into_iter().flatten().find_map(|text| text.parse().ok()))
+        .unwrap_or(NO_CONNECTION_LIMIT)
+}
+
+fn tracing(options: &Options<'_>) -> Option<Value> {
+    let (name, config) = match options.services.tracing.as_ref()? {
+        Tracer::Zipkin(_) => (
+            "envoy.tracers.zipkin",
+            json!({
+                "@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig",
+                "collector_cluster": "zipkin",
+                "collector_endpoint": "/api/v2/spans",
+                "collector_endpoint_version": "HTTP_JSON",
+                "trace_id_128bit": true,
+                "shared_span_context": false,
+            }),
+        ),
+        Tracer::Datadog(_) => (
+            "envoy.tracers.datadog",
+            json!({
+                "@type": "type.googleapis.com/envoy.config.trace.v3.DatadogConfig",
+                "collector_cluster": "datadog_agent",
+                "service_name": options.node.cluster,
+            }),
+        ),
+    };
+    Some(json!({"http": {"name": name, "typed_config": config}}))
+}
+
+fn sinks(services: &Services) -> Option<Value> {
+    let metrics = services.metrics.as_ref().map(|_| {
+        json!({
+            "name": "envoy.stat_sinks.metrics_service",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.config.metrics.v3.MetricsServiceConfig",
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "envoy_metrics_service"}},
+            },
+        })
+    });
+    let address = services.statsd.as_ref();
+    let statsd = address.and_then(|address| Some(late::statsd(address.ip()?, address.port)));
+    let sinks: Vec<Value> = metrics.into_iter().chain(statsd).collect();
+    (!sinks.is_empty()).then(|| json!(sinks))
+}
+
+fn cluster_manager(options: &Options<'_>) -> Option<Value> {
+    let mut manager = Map::new();
+    if options.self_discovery {
+        manager.insert("local_cluster_name".into(), json!(LOCAL_CLUSTER));
+    }
+    if !options.outlier_log.is_empty() {
+        manager.insert("outlier_detection".into(), json!({"event_log_path": options.outlier_log}));
+    }
+    // Checked to be JSON when it was read; an object, or a text with one.
+    let load = match options.node.metadata.get("LOAD_STATS_CONFIG_JSON") {
+        Some(Value::String(text)) => serde_json::from_str(text).ok(),
+        other => other.cloned(),
+    };
+    if let Some(load @ Value::Object(_)) = load {
+        manager.insert("load_stats_config".into(), load);
+    }
+    if manager.is_empty() {
+        return None;
+    }
+    manager.insert("enable_deferred_cluster_creation".into(), json!(true));
+    Some(Value::Object(manager))
 }
 
 #[cfg(test)]

@@ -1,15 +1,18 @@
-//! From the signal to the end: listeners are drained, and Envoy leaves when
-//! its connections are gone, at the latest when the time is over.
+//! From the signal to the end. There is one rule: Envoy drains for a shortest
+//! time, in which its peers learn that the pod is leaving, and then leaves as
+//! soon as its connections are gone, at the latest when the time is over.
+//! `EXIT_ON_ZERO_ACTIVE_CONNECTIONS` only takes the limit away unless somebody
+//! has set one.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::admin::Local;
-use super::connections;
+use super::connections::{Open, Ports};
 use crate::config::Drain;
 
 /// Between two looks at the connections.
@@ -19,7 +22,8 @@ const PERIOD: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_secs(1);
 /// Between two questions for Envoy's own counters.
 const STATS_PERIOD: Duration = Duration::from_secs(1);
-/// Unanswered questions in a row after which Envoy is given up.
+/// Unanswered questions in a row after which Envoy is given up, when the kernel
+/// does not tell either.
 const MAX_ERRORS: u32 = 5;
 /// Longest wait for an answer of Envoy.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -36,70 +40,85 @@ pub async fn begin(drain: &Drain, admin: &Local, stay: bool) {
     }
 }
 
+/// Ports to look at, before the drain closes them; `None` when connections
+/// cannot be told by their ports.
+#[must_use]
+pub fn ports(drain: &Drain, status_port: u16) -> Option<Ports> {
+    drain.counts_connections.then(|| {
+        if drain.is_gateway { Ports::listening(drain.admin_port, status_port) } else { Ports::redirected() }
+    })
+}
+
 /// Waits until Envoy may leave.
-pub async fn wait(drain: &Drain, admin: &Local) {
-    match drain.until_idle {
-        Some(minimum) => {
-            info!(?minimum, "drain until there are no connections");
-            tokio::time::sleep(minimum).await;
-            until_idle(admin).await;
+pub async fn wait(drain: &Drain, admin: &Local, ports: Option<&Ports>) {
+    let Drain { minimum, limit, .. } = *drain;
+    let text = limit.map_or_else(|| "none".to_owned(), |limit| format!("{limit:?}"));
+    info!(?minimum, limit = text, "draining until there are no connections, at the latest until the limit");
+    let start = Instant::now();
+    let all = async {
+        sleep(minimum).await;
+        match ports {
+            _ if drain.asks_envoy => until_idle(admin, ports).await,
+            Some(ports) => until_quiet(|| ports.open().map(|open| open.count)).await,
+            None => std::future::pending().await,
         }
-        None if drain.counts_connections => {
-            info!(limit = ?drain.limit, "drain until there are no connections, at the latest until the limit");
-            let open = until_quiet(drain.limit, connections::count).await;
-            info!(open, "drain over");
-        }
+    };
+    let left = match limit {
+        Some(limit) => timeout(limit, all).await.is_ok(),
         None => {
-            info!(limit = ?drain.limit, "drain until the limit");
-            tokio::time::sleep(drain.limit).await;
+            all.await;
+            true
         }
+    };
+    let took = start.elapsed();
+    match ports.and_then(Ports::open) {
+        Some(Open { count, examples }) if count > 0 => warn!(open = count, ?examples, ?took, "drain over"),
+        _ => info!(no_connections = left, ?took, "drain over"),
     }
 }
 
-/// Waits until `count` has been zero for a while, or the limit is over;
-/// returns what is still open.
-async fn until_quiet(limit: Duration, count: impl Fn() -> Option<usize>) -> usize {
-    let start = Instant::now();
-    let mut quiet_since = start;
+/// Waits until `count` has been zero for a while.
+async fn until_quiet(count: impl Fn() -> Option<usize>) {
+    let mut quiet_since = Instant::now();
     loop {
         let now = Instant::now();
         // Unknown counts as open.
-        let open = count().unwrap_or(1);
-        if open > 0 {
+        if count() != Some(0) {
             quiet_since = now;
+        } else if now - quiet_since >= QUIET {
+            return;
         }
-        if now - start >= limit || (open == 0 && now - quiet_since >= QUIET) {
-            return open;
-        }
-        tokio::time::sleep(PERIOD.min(limit - (now - start))).await;
+        sleep(PERIOD).await;
     }
 }
 
-/// Waits until Envoy's own counters show no connection; without a limit, which
-/// is what `EXIT_ON_ZERO_ACTIVE_CONNECTIONS` asks for.
-async fn until_idle(admin: &Local) {
+/// Waits until Envoy's own counters show no connection. While Envoy is too busy
+/// to answer, the kernel's table stands in for them.
+async fn until_idle(admin: &Local, ports: Option<&Ports>) {
     let mut errors = 0;
     loop {
         let path = "/stats?usedonly&filter=downstream_cx_active$";
-        match admin.call(Method::GET, path, Bytes::new(), CALL_TIMEOUT).await {
-            Ok((_, body)) => {
+        let open = match admin.call(Method::GET, path, Bytes::new(), CALL_TIMEOUT).await {
+            Ok((_, body)) => Some(open_connections(&String::from_utf8_lossy(&body))),
+            Err(error) => {
+                warn!(%error, "Envoy does not tell how many connections are open");
+                ports.and_then(Ports::open).and_then(|open| u64::try_from(open.count).ok())
+            }
+        };
+        match open {
+            Some(0) => return,
+            Some(open) => {
                 errors = 0;
-                let open = open_connections(&String::from_utf8_lossy(&body));
-                if open == 0 {
-                    info!("no connections any more");
-                    return;
-                }
                 info!(open, "connections are still open");
             }
-            Err(error) => {
+            None => {
                 errors += 1;
-                warn!(%error, "Envoy's counters");
                 if errors == MAX_ERRORS {
                     return;
                 }
             }
         }
-        tokio::time::sleep(STATS_PERIOD).await;
+        sleep(STATS_PERIOD).await;
     }
 }
 
@@ -116,32 +135,62 @@ fn open_connections(stats: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use names::port;
+    use runtime::tasks::Tasks;
 
     use super::*;
 
-    async fn waited(limit: u64, count: impl Fn(Duration) -> usize) -> (u128, usize) {
+    async fn waited(count: impl Fn(Duration) -> Option<usize>) -> u128 {
         let start = Instant::now();
-        let open = until_quiet(Duration::from_secs(limit), || Some(count(Instant::now() - start))).await;
-        ((Instant::now() - start).as_millis(), open)
+        until_quiet(|| count(start.elapsed())).await;
+        start.elapsed().as_millis()
     }
 
     #[tokio::test(start_paused = true)]
     async fn leaves_when_it_has_been_quiet() {
-        assert_eq!(waited(5, |_| 0).await, (1000, 0));
-        assert_eq!(waited(5, |at| usize::from(at < Duration::from_secs(2))).await, (2900, 0));
+        assert_eq!(waited(|_| Some(0)).await, 1000);
+        assert_eq!(waited(|at| Some(usize::from(at < Duration::from_secs(2)))).await, 2900);
+        assert_eq!(waited(|at| (at >= Duration::from_secs(2)).then_some(0)).await, 2900);
+    }
+
+    /// How long a drain takes with nobody at the admin port, in milliseconds.
+    async fn drained(minimum: u64, limit: Option<u64>, asks_envoy: bool, ports: Option<&Ports>) -> u128 {
+        let drain = Drain {
+            minimum: Duration::from_secs(minimum),
+            limit: limit.map(Duration::from_secs),
+            asks_envoy,
+            inbound_only: true,
+            counts_connections: true,
+            is_gateway: false,
+            admin_port: port::ENVOY_ADMIN,
+        };
+        let admin = Local { port: 1, tasks: Tasks::new() };
+        let start = Instant::now();
+        wait(&drain, &admin, ports).await;
+        start.elapsed().as_millis()
     }
 
     #[tokio::test(start_paused = true)]
     async fn leaves_when_the_time_is_over() {
-        assert_eq!(waited(5, |_| 3).await, (5000, 3));
-        assert_eq!(waited(0, |_| 3).await, (0, 3));
-        let calls = Cell::new(0);
-        let blind = until_quiet(Duration::from_secs(2), || {
-            calls.set(calls.get() + 1);
-            None
-        });
-        assert_eq!(blind.await, 1);
+        // Nothing tells what is open.
+        assert_eq!(drained(0, Some(5), false, None).await, 5000);
+        assert_eq!(drained(0, Some(0), false, None).await, 0);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ports = Ports::listening(1, 2);
+        for asks_envoy in [false, true] {
+            let took = drained(2, Some(7), asks_envoy, Some(&ports)).await;
+            assert_eq!(took, 7000, "{asks_envoy}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_the_shortest_time_first() {
+        let took = drained(2, None, true, Some(&Ports::redirected())).await;
+        assert!((2000..3000).contains(&took), "{took}");
+        // Neither Envoy nor the kernel tells.
+        let took = drained(2, None, true, None).await;
+        assert!((6000..7000).contains(&took), "{took}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tracing::{info, warn};
 
+use super::memory::Kills;
 use crate::config::{self, Paths};
 
 /// Time that Envoy has to follow SIGTERM before it is killed.
@@ -45,6 +46,8 @@ pub enum Error {
 pub struct Process {
     child: Child,
     bootstrap: Option<PathBuf>,
+    /// What the kernel had killed for want of memory before Envoy started.
+    kills: Option<Kills>,
 }
 
 impl Process {
@@ -62,7 +65,7 @@ impl Process {
         die_with_parent(&mut command);
         let child = command.spawn().map_err(|source| Error::Start { path: envoy.binary.clone(), source })?;
         info!(pid = child.id(), args = envoy.args.join(" "), "Envoy started");
-        Ok(Self { child, bootstrap })
+        Ok(Self { child, bootstrap, kills: Kills::now() })
     }
 
     /// Waits until Envoy ends by itself.
@@ -71,6 +74,13 @@ impl Process {
     /// When the system does not tell.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
+    }
+
+    /// Whether the kernel has killed for want of memory since Envoy started;
+    /// with a status of SIGKILL that was Envoy.
+    #[must_use]
+    pub fn lacked_memory(&self) -> bool {
+        self.kills.as_ref().is_some_and(Kills::are_more)
     }
 
     /// Ends Envoy: politely, then for good.
@@ -126,7 +136,7 @@ fn write_bootstrap(path: &std::path::Path, json: &serde_json::Value) -> Result<P
 ///
 /// The kernel watches the thread that starts the child, not the process: the
 /// agent has only one that starts any, and it lasts to the end.
-fn die_with_parent(command: &mut Command) {
+pub(crate) fn die_with_parent(command: &mut Command) {
     use std::os::unix::process::CommandExt as _;
 
     let parent = nix::unistd::getpid();

@@ -1,6 +1,8 @@
-//! One call to the CA: `istio.v1.auth.IstioCertificateService/CreateCertificate`.
+//! One request to the CA: `istio.v1.auth.IstioCertificateService/CreateCertificate`,
+//! repeated a few times when the CA says that it may help.
 
-use std::path::PathBuf;
+use std::error::Error as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,14 +12,24 @@ use pki::key::PrivateKey;
 use proto::istio::v1::auth::IstioCertificateRequest;
 use proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 use runtime::tasks::Tasks;
+use tokio::time::Instant;
+use tonic::Code;
+use tracing::debug;
 
 use super::Identity;
-use crate::config::Certificates;
+use super::token::{Expired, Token};
+use crate::config::certificates::{Certificates, Security};
 use crate::metrics::Metrics;
 use crate::upstream;
 
 /// Time for a whole call after the connection is there.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Calls for one request.
+const ATTEMPTS: u32 = 5;
+/// Wait before the second call; it doubles each time.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Part of that wait that is random.
+const JITTER: f64 = 0.1;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -31,14 +43,20 @@ pub enum Error {
     /// The CA cannot be reached.
     #[error("connect to the CA: {0}")]
     Connect(#[from] upstream::Error),
+    /// There is nothing to send to the CA.
+    #[error(transparent)]
+    Token(#[from] Expired),
     /// The CA says no.
     #[error("the CA refuses: {code:?}: {message}")]
     Refused {
         /// Its code.
-        code: tonic::Code,
+        code: Code,
         /// Its reason.
         message: String,
     },
+    /// The connection ended in the middle of a call.
+    #[error("connection to the CA lost: {0}")]
+    Lost(String),
     /// The CA does not answer.
     #[error("the CA does not answer within {CALL_TIMEOUT:?}")]
     Timeout,
@@ -50,6 +68,32 @@ pub enum Error {
     Interrupted,
 }
 
+impl Error {
+    /// Whether the same call may succeed in a moment.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => matches!(
+                code,
+                Code::Cancelled
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+                    | Code::Aborted
+                    | Code::Internal
+                    | Code::Unavailable
+            ),
+            Self::Timeout | Self::Lost(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the CA has seen nothing of the request, so that asking again
+    /// soon costs it little.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Token(_))
+    }
+}
+
 /// Asks the CA for certificates.
 #[derive(Debug)]
 pub struct Client {
@@ -57,8 +101,8 @@ pub struct Client {
     pub settings: Certificates,
     /// Who asks.
     pub identity: SpiffeId,
-    /// Token file.
-    pub token: PathBuf,
+    /// What shows it.
+    pub token: Arc<Token>,
     /// Runs the connection.
     pub tasks: Tasks,
     /// Counts the calls.
@@ -71,27 +115,65 @@ impl Client {
     /// # Errors
     /// Why there is none.
     pub async fn ask(&self) -> Result<Identity, Error> {
-        self.metrics.csr_requests.inc();
+        let metrics = &self.metrics.identity;
+        metrics.csr_requests.inc();
+        let start = Instant::now();
         let result = self.try_ask().await;
+        metrics.csr_took(Instant::now() - start);
         if result.is_err() {
-            self.metrics.csr_failures.inc();
+            metrics.csr_failures.inc();
         }
         result
+    }
+
+    /// The files that decide whether the CA is trusted and what it thinks of
+    /// the caller.
+    pub fn credentials(&self) -> impl Iterator<Item = &Path> {
+        let (roots, pair) = match &self.settings.ca.security {
+            Security::Tls { roots, client } => (Some(roots), client.as_ref()),
+            Security::Plaintext => (None, None),
+        };
+        let pair = pair.into_iter().flat_map(|pair| [&pair.chain, &pair.key]);
+        std::iter::once(self.token.path())
+            .chain(roots.into_iter().chain(pair).map(std::path::PathBuf::as_path))
     }
 
     async fn try_ask(&self) -> Result<Identity, Error> {
         let key = self.make_key().await?;
         let csr = pki::csr::request(&key, &self.identity)?;
-        let created = SystemTime::now();
+        let mut attempt = 1;
+        let (created, chain) = loop {
+            let created = SystemTime::now();
+            match self.call(csr.clone()).await {
+                Ok(chain) => break (created, chain),
+                Err(error) if error.is_passing() && attempt < ATTEMPTS => {
+                    let wait = FIRST_WAIT * 2u32.pow(attempt - 1);
+                    let wait = wait.mul_f64(1.0 + JITTER * rand::random_range(-1.0..=1.0));
+                    debug!(target: "ca", %error, attempt, ?wait, "calling the CA again");
+                    self.metrics.identity.csr_retries.inc();
+                    tokio::time::sleep(wait).await;
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        Ok(Identity::new(&key, self.settings.format, &chain, created)?)
+    }
+
+    /// One call over a connection of its own.
+    async fn call(&self, csr: String) -> Result<Vec<String>, Error> {
+        let request = self.request(csr)?;
         let mut sender = upstream::connect(&self.settings.ca, &self.tasks).await?;
         let service = tower::service_fn(move |request| sender.send_request(request));
         let mut client =
             IstioCertificateServiceClient::with_origin(service, upstream::origin(&self.settings.ca));
-        let call = client.create_certificate(self.request(csr));
+        let call = client.create_certificate(request);
         let answer = tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| Error::Timeout)?;
-        let answer = answer
-            .map_err(|status| Error::Refused { code: status.code(), message: status.message().to_owned() })?;
-        Ok(Identity::new(&key, &answer.into_inner().cert_chain, created)?)
+        let answer = answer.map_err(|status| match status.source() {
+            Some(source) => Error::Lost(source.to_string()),
+            None => Error::Refused { code: status.code(), message: status.message().to_owned() },
+        })?;
+        Ok(answer.into_inner().cert_chain)
     }
 
     async fn make_key(&self) -> Result<PrivateKey, Error> {
@@ -104,7 +186,7 @@ impl Client {
         Ok(made.map_err(|_| Error::Interrupted)??)
     }
 
-    fn request(&self, csr: String) -> tonic::Request<IstioCertificateRequest> {
+    fn request(&self, csr: String) -> Result<tonic::Request<IstioCertificateRequest>, Expired> {
         let signer = pbjson_types::Value {
             kind: Some(pbjson_types::value::Kind::StringValue(self.settings.signer.clone())),
         };
@@ -119,10 +201,28 @@ impl Client {
                 headers.insert(name, value);
             }
         }
-        if let Some(token) = upstream::authorization(&self.token) {
+        if let Some(token) = self.token.authorization(&self.settings.ca)? {
             headers.insert(http::header::AUTHORIZATION, token);
         }
         *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
-        request
+        Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_passing_refusals_are_repeated() {
+        let refused = |code| Error::Refused { code, message: String::new() };
+        for code in [Code::Cancelled, Code::Aborted, Code::Internal, Code::Unavailable] {
+            assert!(refused(code).is_passing(), "{code:?}");
+        }
+        for code in [Code::Unauthenticated, Code::PermissionDenied, Code::InvalidArgument, Code::Unknown] {
+            assert!(!refused(code).is_passing(), "{code:?}");
+        }
+        assert!(Error::Timeout.is_passing());
+        assert!(!Error::Interrupted.is_passing());
     }
 }

@@ -1,14 +1,21 @@
-//! Whether Envoy is ready: it has accepted clusters and listeners, it is live,
-//! its workers run, and the agent is not ending.
+//! Whether the pod is ready: Envoy has accepted clusters and listeners, it is
+//! live, its workers run, what else was asked for is there, and the agent is not
+//! ending.
 
+mod grpc;
+
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use proto::istio::networking::nds::v1::NameTable;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::ads::Link;
 use crate::envoy::admin::Local;
 use crate::metrics::Metrics;
 
@@ -17,9 +24,23 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// The counters that tell, all in one request.
 const QUERY: &str = "/stats?usedonly&filter=^((cluster_manager\\.cds|listener_manager\\.lds)\\.update_(success|rejected)|server\\.state|listener_manager\\.workers_started)$";
 
-/// Remembers what once was true, as Envoy keeps serving what it has.
+/// What has to be there. What is `None` does not count.
+#[derive(Debug, Default)]
+pub struct Conditions {
+    /// Envoy, which has to be ready once: it keeps serving what it has.
+    pub envoy: Option<Local>,
+    /// The bootstrap of gRPC without a proxy, and the files that it names.
+    pub grpc_bootstrap: Option<PathBuf>,
+    /// The table of the DNS proxy.
+    pub names: Option<watch::Receiver<Option<Arc<NameTable>>>>,
+    /// Envoy's stream to istiod, which may be lost no longer than that.
+    pub link: Option<(watch::Receiver<Link>, Duration)>,
+}
+
+/// Remembers what once was true.
 #[derive(Debug)]
 pub struct Ready {
+    conditions: Conditions,
     state: Mutex<State>,
     metrics: Arc<Metrics>,
     start: Instant,
@@ -28,6 +49,8 @@ pub struct Ready {
 #[derive(Debug, Default)]
 struct State {
     is_draining: bool,
+    envoy_was_ready: bool,
+    is_ready: bool,
     was_ready: bool,
     told: String,
 }
@@ -44,8 +67,8 @@ struct Counters {
 impl Ready {
     /// Not ready; time counts from now.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { state: Mutex::default(), metrics, start: Instant::now() }
+    pub fn new(conditions: Conditions, metrics: Arc<Metrics>) -> Self {
+        Self { conditions, state: Mutex::default(), metrics, start: Instant::now() }
     }
 
     /// From now on never ready.
@@ -53,36 +76,74 @@ impl Ready {
         self.lock().is_draining = true;
     }
 
-    /// Whether Envoy is ready.
+    /// Whether the pod is ready; tells the log when that has changed.
     ///
     /// # Errors
     /// Why it is not.
-    pub async fn check(&self, admin: &Local) -> Result<(), String> {
-        {
-            let state = self.lock();
-            if state.is_draining {
-                return Err("the agent is ending".into());
-            }
-            if state.was_ready {
-                return Ok(());
-            }
+    pub async fn check(&self) -> Result<(), String> {
+        let result = self.all().await;
+        match &result {
+            Ok(()) => self.is_ready(),
+            Err(reason) => self.is_not_ready(reason),
         }
-        let answer = admin.call(Method::GET, QUERY, Bytes::new(), TIMEOUT).await;
-        let (_, body) = answer.map_err(|error| format!("Envoy does not answer: {error}"))?;
-        judge(&Counters::parse(&String::from_utf8_lossy(&body)))?;
-        let mut state = self.lock();
-        if !state.was_ready {
-            state.was_ready = true;
-            let took = Instant::now() - self.start;
-            self.metrics.ready_after(took);
-            info!(?took, "Envoy proxy is ready");
+        result
+    }
+
+    async fn all(&self) -> Result<(), String> {
+        if self.lock().is_draining {
+            return Err("the agent is ending".into());
+        }
+        self.envoy().await?;
+        let Conditions { grpc_bootstrap, names, link, .. } = &self.conditions;
+        if let Some(path) = grpc_bootstrap {
+            grpc::check(path)?;
+        }
+        if names.as_ref().is_some_and(|names| names.borrow().is_none()) {
+            return Err("istio DNS capture is turned ON and DNS lookup table is not ready yet".into());
+        }
+        if let Some((link, limit)) = link
+            && let Link::Lost { since } = *link.borrow()
+            && since.elapsed() >= *limit
+        {
+            return Err(format!("no xDS stream with istiod for {limit:?}"));
         }
         Ok(())
     }
 
-    /// Logs why Envoy is not ready, once for each reason.
-    pub fn tell(&self, reason: &str) {
+    /// Whether Envoy is or has been ready; without one there is nothing to wait for.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub async fn envoy(&self) -> Result<(), String> {
+        let Some(admin) = &self.conditions.envoy else { return Ok(()) };
+        if self.lock().envoy_was_ready {
+            return Ok(());
+        }
+        let answer = admin.call(Method::GET, QUERY, Bytes::new(), TIMEOUT).await;
+        let (_, body) = answer.map_err(|error| format!("Envoy does not answer: {error}"))?;
+        judge(&Counters::parse(&String::from_utf8_lossy(&body)))?;
+        self.lock().envoy_was_ready = true;
+        Ok(())
+    }
+
+    fn is_ready(&self) {
         let mut state = self.lock();
+        if !state.was_ready {
+            let took = self.start.elapsed();
+            self.metrics.ready_after(took);
+            info!("Readiness succeeded in {took:?}");
+        }
+        if !state.is_ready {
+            info!("Envoy proxy is ready");
+        }
+        (state.was_ready, state.is_ready) = (true, true);
+        state.told.clear();
+    }
+
+    /// Logs why it is not ready, once for each reason.
+    fn is_not_ready(&self, reason: &str) {
+        let mut state = self.lock();
+        state.is_ready = false;
         if state.told != reason {
             warn!("Envoy proxy is NOT ready: {reason}");
             reason.clone_into(&mut state.told);
@@ -130,14 +191,14 @@ fn judge(counters: &Counters) -> Result<(), String> {
         ));
     }
     match server_state {
-        None => return Err("Envoy does not tell its state yet".into()),
+        None => return Err("server.state is not yet updated".into()),
         Some(0) => {}
         Some(state) => {
             let name = match state {
                 1 => "DRAINING",
                 2 => "PRE_INITIALIZING",
                 3 => "INITIALIZING",
-                _ => "unknown",
+                _ => "UNKNOWN",
             };
             return Err(format!("server is not live, current state is: {name}"));
         }
@@ -146,32 +207,4 @@ fn judge(counters: &Counters) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "cluster_manager.cds.update_success: 1\nlistener_manager.lds.update_success: 1\n\
-                        server.state: 0\nlistener_manager.workers_started: 1\n";
-
-    fn verdict(stats: &str) -> Result<(), String> {
-        judge(&Counters::parse(stats))
-    }
-
-    #[test]
-    fn all_must_be_there() {
-        assert_eq!(verdict(GOOD), Ok(()));
-        for (from, to, reason) in [
-            (
-                "cds.update_success: 1",
-                "cds.update_rejected: 1",
-                "but was rejected: cds updates: 0 successful, 1 rejected",
-            ),
-            ("cds.update_success: 1", "x: 1", "not fully received"),
-            ("server.state: 0", "server.state: 1", "current state is: DRAINING"),
-            ("workers_started: 1", "workers_started: 0", "workers have not yet started"),
-        ] {
-            let error = verdict(&GOOD.replace(from, to)).unwrap_err();
-            assert!(error.contains(reason), "{error}");
-        }
-        assert!(verdict("").unwrap_err().contains("is Istiod running?"));
-    }
-}
+mod tests;

@@ -1,103 +1,160 @@
-//! Metrics of agent and Envoy in one answer. Envoy's are passed on as they
-//! come, however long they are.
+//! Metrics of agent, Envoy and application in one answer. They are passed on as
+//! they come, however long they are: nothing is kept but a line of each.
 
-use std::convert::Infallible;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+mod accept;
+mod join;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Response};
-use http_body::{Body as HttpBody, Frame};
+use futures_util::future::join_all;
+use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use runtime::http::Body;
-use tracing::warn;
+use runtime::tasks::Tasks;
+use tokio::time::{Instant, timeout_at};
+use tracing::error;
 
+use super::url::Url;
+use crate::config::status::{Merge, Target};
 use crate::envoy::admin::Local;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Scraped};
+use accept::Format;
+use join::{Joined, Source};
 
-/// Longest wait for Envoy to begin its answer.
+/// Longest wait for a source when the scraper does not say how long it waits.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// What a scraper says of itself, of which Envoy should know.
-const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+/// How long the scraper waits, in seconds.
+const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+/// Part of that time after which slow sources are left out: a scraper that
+/// gives up has nothing at all.
+const USED: f64 = 0.9;
+/// Redirections of an application that are followed.
+const MAX_REDIRECTS: usize = 10;
 
-/// Joins `own` metrics with Envoy's. A source that fails is counted and left
-/// out: the rest is still worth having.
+/// What a source answered.
+type Fetched = Result<Response<Incoming>, String>;
+
+/// Joins `own` metrics with Envoy's and the application's. A source that fails
+/// is counted and left out: the rest is still worth having.
 pub async fn merged(
     own: String,
+    merge: &Merge,
     admin: &Local,
     query: Option<&str>,
     headers: &HeaderMap,
-    metrics: &Metrics,
+    metrics: &Arc<Metrics>,
 ) -> Response<Body> {
-    let envoy = match envoy(admin, query, headers).await {
-        Ok(body) => Some(body),
-        Err(reason) => {
-            metrics.scrape_failed();
-            warn!(reason, "Envoy's metrics are left out");
-            None
+    let deadline = Instant::now() + limit(headers);
+    let tasks = &admin.tasks;
+    let envoy = async { if merge.envoy { Some(envoy(admin, query, headers, deadline).await) } else { None } };
+    let targets = merge.targets.iter().map(|target| application(target, headers, tasks, deadline));
+    let (envoy, targets) = tokio::join!(envoy, join_all(targets));
+
+    let mut sources = Vec::with_capacity(1 + targets.len());
+    if let Some(fetched) = envoy {
+        sources.extend(source(fetched, Scraped::Envoy, "Envoy".into(), metrics));
+    }
+    let mut format = None;
+    for (target, fetched) in merge.targets.iter().zip(targets) {
+        if let Ok(response) = &fetched {
+            let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            let found = Format::of(content_type.unwrap_or_default());
+            // Formats that differ have only the lines of samples in common.
+            format = Some(format.filter(|known| *known != found).map_or(found, |_| Format::Text));
         }
-    };
-    let body = Joined { own: Some(own.into()), envoy };
-    let mut response = Response::new(body.map_err(io_never).boxed());
-    response.headers_mut().insert(CONTENT_TYPE, TEXT);
+        let name = format!("port {} path {:?}", target.port, target.path);
+        sources.extend(source(fetched, Scraped::Application, name, metrics));
+    }
+    let format = format.unwrap_or(Format::Text);
+    let body = Joined::new(own.into(), sources, format.has_end(), deadline);
+    let mut response = Response::new(body.boxed());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     response
 }
 
-async fn envoy(admin: &Local, query: Option<&str>, headers: &HeaderMap) -> Result<Incoming, String> {
+/// How long sources may take.
+fn limit(headers: &HeaderMap) -> Duration {
+    let asked = headers.get(SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.parse::<f64>().ok());
+    let limit = asked.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    limit.map_or(TIMEOUT, |limit| limit.mul_f64(USED))
+}
+
+fn source(fetched: Fetched, kind: Scraped, name: String, metrics: &Arc<Metrics>) -> Option<Source<Incoming>> {
+    let metrics = metrics.clone();
+    let on_failure = move |reason: &str| {
+        metrics.scrape_failed(kind);
+        error!(source = name, reason, "failed scraping {} metrics", kind.name());
+    };
+    match fetched {
+        Ok(response) => Some(Source { body: response.into_body(), on_failure: Box::new(on_failure) }),
+        Err(reason) => {
+            on_failure(&reason);
+            None
+        }
+    }
+}
+
+async fn envoy(admin: &Local, query: Option<&str>, headers: &HeaderMap, deadline: Instant) -> Fetched {
     let path =
         query.map_or_else(|| "/stats/prometheus".to_owned(), |query| format!("/stats/prometheus?{query}"));
+    fetch(admin, &path, &passed(headers, accept::ENVOY), deadline).await
+}
+
+async fn application(target: &Target, headers: &HeaderMap, tasks: &Tasks, deadline: Instant) -> Fetched {
+    let headers = passed(headers, accept::APPLICATION);
+    let mut url =
+        Url { is_tls: false, host: "localhost".into(), port: target.port, path: target.path.clone() };
+    for _ in 0..=MAX_REDIRECTS {
+        let server = Local { port: url.port, tasks: tasks.clone() };
+        let response = fetch(&server, &url.path, &headers, deadline).await;
+        let location = match &response {
+            Ok(response) if response.status().is_redirection() => response.headers().get(LOCATION).cloned(),
+            _ => None,
+        };
+        let Some(location) = location else { return ok(response) };
+        let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
+        match url.follow(&location) {
+            Some(next) if !next.is_tls && next.host == url.host => url = next,
+            _ => return Err(format!("redirected to {location:?}, which is not of this pod")),
+        }
+    }
+    Err(format!("stopped after {MAX_REDIRECTS} redirects"))
+}
+
+/// What a source may know of the scraper.
+fn passed(headers: &HeaderMap, allowed: &[&str]) -> HeaderMap {
     let mut passed = HeaderMap::new();
-    if let Some(value) = headers.get(USER_AGENT) {
-        passed.insert(USER_AGENT, value.clone());
-    }
-    if let Some(value) = headers.get(SCRAPE_TIMEOUT) {
-        passed.insert(SCRAPE_TIMEOUT, value.clone());
-    }
-    let limit = headers
-        .get(SCRAPE_TIMEOUT)
-        .and_then(|value| value.to_str().ok()?.parse::<f64>().ok())
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .unwrap_or(TIMEOUT);
-    let answer = tokio::time::timeout(limit, admin.send(Method::GET, &path, passed, Bytes::new())).await;
-    let answer =
-        answer.map_err(|_| format!("no answer within {limit:?}"))?.map_err(|error| error.to_string())?;
-    if answer.status().is_success() { Ok(answer.into_body()) } else { Err(answer.status().to_string()) }
-}
-
-/// Our text, then Envoy's. A break in Envoy's ends the answer where it is.
-struct Joined {
-    own: Option<Bytes>,
-    envoy: Option<Incoming>,
-}
-
-impl HttpBody for Joined {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(own) = self.own.take() {
-            return Poll::Ready(Some(Ok(Frame::data(own))));
-        }
-        let Some(envoy) = &mut self.envoy else { return Poll::Ready(None) };
-        match std::task::ready!(Pin::new(envoy).poll_frame(cx)) {
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
-            Some(Err(error)) => {
-                warn!(%error, "Envoy's metrics break off");
-                Poll::Ready(None)
-            }
-            None => Poll::Ready(None),
+    for name in [USER_AGENT, SCRAPE_TIMEOUT] {
+        if let Some(value) = headers.get(&name) {
+            passed.insert(name, value.clone());
         }
     }
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if let Ok(value) = HeaderValue::try_from(accept::filter(accept, allowed)) {
+        passed.insert(ACCEPT, value);
+    }
+    passed
 }
 
-fn io_never(never: Infallible) -> io::Error {
-    match never {}
+async fn fetch(server: &Local, path: &str, headers: &HeaderMap, deadline: Instant) -> Fetched {
+    let answer = server.send(Method::GET, path, headers.clone(), Bytes::new());
+    match timeout_at(deadline, answer).await {
+        Ok(Ok(response)) if response.status().is_redirection() => Ok(response),
+        Ok(answer) => ok(answer.map_err(|error| error.to_string())),
+        Err(_) => Err("no answer in time".into()),
+    }
 }
+
+fn ok(fetched: Fetched) -> Fetched {
+    match fetched {
+        Ok(response) if response.status() != StatusCode::OK => Err(format!("status {}", response.status())),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

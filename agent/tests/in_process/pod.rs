@@ -68,7 +68,7 @@ impl Pod {
     /// Makes the directory and the configuration.
     pub(crate) fn prepare(istiod: &Istiod, env: &[(&str, &str)]) -> Prepared {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), names::path::ISTIOD_ROOT_CERT, istiod.root_pem());
+        write(dir.path(), names::path::ISTIOD_ROOT_CERT, &istiod.root_pem());
         write(dir.path(), names::path::TOKEN, "first\n");
         // The admin port is one that nobody listens on.
         let proxy = format!("{{discoveryAddress: '{}', statusPort: 0, proxyAdminPort: 1}}", istiod.address());
@@ -109,6 +109,16 @@ impl Pod {
         write(self.dir.path(), names::path::ISTIOD_ROOT_CERT, text);
     }
 
+    /// A file in its directory, once it is there.
+    pub(crate) fn read(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.dir.path().join(path)).ok()
+    }
+
+    /// A file in its directory.
+    pub(crate) fn path(&self, path: &str) -> std::path::PathBuf {
+        self.dir.path().join(path)
+    }
+
     /// The identity in force.
     pub(crate) fn identity(&self) -> Option<std::sync::Arc<Identity>> {
         self.identity.borrow().clone()
@@ -129,6 +139,11 @@ impl Pod {
     /// Makes an empty file in its directory.
     pub(crate) fn touch(&self, name: &str) {
         write(self.dir.path(), name, "");
+    }
+
+    /// Its status port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Waits for the exit code.
@@ -159,7 +174,12 @@ impl Pod {
 
     /// A stream of secrets.
     pub(crate) async fn secrets(&self) -> Exchange<DiscoveryRequest, DiscoveryResponse> {
-        let mut sender = self.connect(names::path::SDS_SOCKET).await;
+        self.secrets_at(names::path::SDS_SOCKET).await
+    }
+
+    /// A stream of secrets of another socket.
+    pub(crate) async fn secrets_at(&self, socket: &str) -> Exchange<DiscoveryRequest, DiscoveryResponse> {
+        let mut sender = self.connect(socket).await;
         let mut client = SecretDiscoveryServiceClient::with_origin(
             tower::service_fn(move |request| sender.send_request(request)),
             origin(),
@@ -263,11 +283,21 @@ impl Prepared {
         write(self.dir.path(), names::path::ISTIOD_ROOT_CERT, text);
     }
 
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        write(self.dir.path(), path, text);
+    }
+
+    /// Where a file of its directory is.
+    pub(crate) fn path(&self, path: &str) -> std::path::PathBuf {
+        self.dir.path().join(path)
+    }
+
     /// Gives it a shell script as its Envoy; `$0` is its directory.
     pub(crate) fn set_envoy(&mut self, script: &str) {
         let dir = self.dir.path().to_string_lossy().into_owned();
         let args = vec!["-c".into(), script.into(), dir];
         self.config.envoy = Some(Envoy { binary: "/bin/sh".into(), args, bootstrap: None });
+        (self.config.status.runs_envoy, self.config.status.merge.envoy) = (true, true);
     }
 
     /// Runs the agent.
@@ -292,7 +322,7 @@ pub(crate) struct Exchange<Q, R> {
 }
 
 impl<Q, R> Exchange<Q, R> {
-    fn new(requests: mpsc::Sender<Q>, head: tokio::task::JoinHandle<Option<Answer<R>>>) -> Self {
+    pub(crate) fn new(requests: mpsc::Sender<Q>, head: tokio::task::JoinHandle<Option<Answer<R>>>) -> Self {
         Self { requests, head: Some(head), responses: None }
     }
 

@@ -2,13 +2,21 @@
 //!
 //! A stream of discovery messages is a run of frames (one byte of flags, four
 //! bytes of length, then the message). The scanner takes the bytes in pieces of
-//! any size and remembers of each message only its type URL, its nonce and
-//! whether it carries an error; resources are skipped by their length, so a
-//! response of any size costs a few hundred bytes.
+//! any size and remembers of each message only a few short fields; resources
+//! are skipped by their length, so a response of any size costs a few hundred
+//! bytes.
+//!
+//! The type URL of a response comes after its resources. To tell the type at
+//! the beginning, the scanner looks into the first resource: resources are
+//! `Any`s, which begin with the type URL of what they hold.
 
-/// Which field numbers hold what in a message.
+/// Which field numbers hold what in a message; 0 for what it does not have.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
+    version: u32,
+    resources: u32,
+    /// Resources are `Resource`s, which hold the `Any`.
+    wrapped: bool,
     type_url: u32,
     nonce: u32,
     error: u32,
@@ -16,35 +24,55 @@ pub struct Fields {
 
 impl Fields {
     /// `envoy.service.discovery.v3.DiscoveryRequest`.
-    pub const SOTW_REQUEST: Self = Self { type_url: 4, nonce: 5, error: 6 };
+    pub const SOTW_REQUEST: Self =
+        Self { version: 1, resources: 0, wrapped: false, type_url: 4, nonce: 5, error: 6 };
     /// `envoy.service.discovery.v3.DiscoveryResponse`.
-    pub const SOTW_RESPONSE: Self = Self { type_url: 4, nonce: 5, error: 0 };
+    pub const SOTW_RESPONSE: Self =
+        Self { version: 1, resources: 2, wrapped: false, type_url: 4, nonce: 5, error: 0 };
     /// `envoy.service.discovery.v3.DeltaDiscoveryRequest`.
-    pub const DELTA_REQUEST: Self = Self { type_url: 2, nonce: 6, error: 7 };
+    pub const DELTA_REQUEST: Self =
+        Self { version: 0, resources: 0, wrapped: false, type_url: 2, nonce: 6, error: 7 };
     /// `envoy.service.discovery.v3.DeltaDiscoveryResponse`.
-    pub const DELTA_RESPONSE: Self = Self { type_url: 4, nonce: 5, error: 0 };
+    pub const DELTA_RESPONSE: Self =
+        Self { version: 1, resources: 2, wrapped: true, type_url: 4, nonce: 5, error: 0 };
 }
 
 /// What was seen of one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Type URL of the resources.
+    /// Type URL of the resources, as the message says.
     pub type_url: String,
+    /// Type URL of the first resource that has one, when it came first.
+    pub resource_type: String,
+    /// Version; empty when there is none.
+    pub version: String,
     /// Nonce; empty when there is none.
     pub nonce: String,
-    /// Whether the message refuses a response.
-    pub is_error: bool,
+    /// Why the message refuses a response, when it does.
+    pub error: Option<String>,
     /// Length of the message in bytes.
     pub length: u32,
+    /// The message is compressed, or no protobuf: not all was seen.
+    pub is_unreadable: bool,
 }
 
-/// The bytes are no gRPC stream of protobuf messages.
+/// What happens in the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The type of the message is known from here on: what its first resource
+    /// or its own field says, whichever comes first. At most once a message.
+    Type(String),
+    /// The message ends here.
+    End(Seen),
+}
+
+/// The bytes are no gRPC stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
 impl std::fmt::Display for Malformed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("not a gRPC stream of discovery messages")
+        f.write_str("not a gRPC stream")
     }
 }
 
@@ -52,6 +80,15 @@ impl std::error::Error for Malformed {}
 
 /// Longest text that is kept of a field; longer ones are cut.
 const TEXT_MAX: usize = 512;
+/// Type of an `Any` that holds a `Resource` with another `Any` in it.
+const WRAPPER: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
+/// A message, a `Resource`, an `Any` in it, and the same once more.
+const DEPTH: usize = 5;
+/// Field of a `Resource` with the `Any`.
+const RESOURCE_ANY: u32 = 2;
+/// Fields of an `Any`.
+const ANY_TYPE: u32 = 1;
+const ANY_VALUE: u32 = 2;
 
 #[derive(Debug)]
 enum State {
@@ -63,10 +100,28 @@ enum State {
     Varint,
     /// Reading the length of a field.
     Length { field: u32, value: u64, shift: u32 },
-    /// Inside a field of known length.
+    /// Inside a field of known length; the text of field 0 is not wanted.
     Body { field: u32, left: u32 },
-    /// A compressed message: its fields cannot be read.
+    /// A message whose fields cannot be read.
     Opaque,
+}
+
+const PREFIX: State = State::Prefix { got: 0, bytes: [0; 5] };
+const TAG: State = State::Tag { value: 0, shift: 0 };
+
+/// What the fields at a level belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Message,
+    Resource,
+    Any,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    kind: Kind,
+    /// Bytes of it that have not come yet; never more than at the level above.
+    left: u32,
 }
 
 /// Follows one direction of one stream.
@@ -74,10 +129,14 @@ enum State {
 pub struct Scanner {
     fields: Fields,
     state: State,
-    /// Bytes of the current message that have not come yet.
-    left: u32,
+    levels: [Level; DEPTH],
+    depth: usize,
     seen: Seen,
     text: Vec<u8>,
+    /// The type of this message was told.
+    is_told: bool,
+    /// The `Any` being read holds a `Resource`.
+    is_wrapper: bool,
 }
 
 impl Scanner {
@@ -86,34 +145,67 @@ impl Scanner {
     pub fn new(fields: Fields) -> Self {
         Self {
             fields,
-            state: State::Prefix { got: 0, bytes: [0; 5] },
-            left: 0,
+            state: PREFIX,
+            levels: [Level { kind: Kind::Message, left: 0 }; DEPTH],
+            depth: 0,
             seen: Seen::default(),
             text: Vec::new(),
+            is_told: false,
+            is_wrapper: false,
         }
     }
 
-    /// Takes the next bytes; calls `each` for every message that ends in them.
+    /// Takes bytes up to the next event, or all; returns how many it took.
     ///
     /// # Errors
-    /// When the bytes are not what they should be. The scanner is of no use
-    /// afterwards.
-    pub fn scan(&mut self, mut bytes: &[u8], mut each: impl FnMut(Seen)) -> Result<(), Malformed> {
-        while !bytes.is_empty() {
-            let used = self.step(bytes)?;
-            bytes = &bytes[used..];
-            if self.left == 0 && !matches!(self.state, State::Prefix { .. }) {
-                if !matches!(self.state, State::Tag { shift: 0, .. } | State::Opaque) {
-                    return Err(Malformed);
-                }
-                each(std::mem::take(&mut self.seen));
-                self.state = State::Prefix { got: 0, bytes: [0; 5] };
+    /// When the bytes are no gRPC stream. The scanner is of no use afterwards.
+    pub fn next(&mut self, bytes: &[u8]) -> Result<(usize, Option<Event>), Malformed> {
+        let mut used = 0;
+        loop {
+            if let Some(seen) = self.settle() {
+                return Ok((used, Some(Event::End(seen))));
+            }
+            if used == bytes.len() {
+                return Ok((used, None));
+            }
+            let was_told = self.is_told;
+            used += self.step(&bytes[used..])?;
+            if self.is_told && !was_told {
+                let first = [&self.seen.resource_type, &self.seen.type_url];
+                let told = first.into_iter().find(|text| !text.is_empty());
+                return Ok((used, Some(Event::Type(told.cloned().unwrap_or_default()))));
             }
         }
-        Ok(())
     }
 
-    /// Consumes at least one byte.
+    /// Closes what ends here; returns the message when it does.
+    fn settle(&mut self) -> Option<Seen> {
+        if matches!(self.state, State::Prefix { .. }) {
+            return None;
+        }
+        while self.levels[self.depth].left == 0 {
+            match self.state {
+                State::Tag { shift: 0, .. } if self.depth > 0 => self.depth -= 1,
+                State::Tag { shift: 0, .. } | State::Opaque => {
+                    self.state = PREFIX;
+                    self.is_told = false;
+                    return Some(std::mem::take(&mut self.seen));
+                }
+                // It ends within a field.
+                _ => self.give_up(),
+            }
+        }
+        None
+    }
+
+    /// The rest of the message is no protobuf.
+    fn give_up(&mut self) {
+        self.seen.is_unreadable = true;
+        self.depth = 0;
+        self.state = State::Opaque;
+    }
+
+    /// Consumes at least one byte. There is one left at every level.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let byte = bytes[0];
         match &mut self.state {
@@ -121,158 +213,215 @@ impl Scanner {
                 prefix[*got] = byte;
                 *got += 1;
                 if *got == prefix.len() {
-                    let [compressed, length @ ..] = *prefix;
-                    self.left = u32::from_be_bytes(length);
-                    self.seen = Seen { length: self.left, ..Seen::default() };
-                    self.state = match compressed {
-                        0 => State::Tag { value: 0, shift: 0 },
-                        1 => State::Opaque,
-                        _ => return Err(Malformed),
-                    };
+                    let prefix = *prefix;
+                    self.begin(prefix)?;
                 }
                 return Ok(1);
             }
             State::Opaque => return Ok(self.skip(bytes.len())),
-            State::Tag { value, shift } => {
-                if !varint(value, shift, byte)? {
-                    let field = u32::try_from(*value >> 3).map_err(|_| Malformed)?;
-                    self.state = match *value & 7 {
-                        0 => State::Varint,
-                        1 => State::Body { field: 0, left: 8 },
-                        2 => State::Length { field, value: 0, shift: 0 },
-                        5 => State::Body { field: 0, left: 4 },
-                        _ => return Err(Malformed),
-                    };
+            State::Tag { value, shift } => match varint(value, shift, byte) {
+                Varint::More => {}
+                Varint::Done => {
+                    let value = *value;
+                    match u32::try_from(value >> 3) {
+                        Ok(field) if field > 0 => self.field(field, value & 7),
+                        _ => self.give_up(),
+                    }
                 }
-            }
+                Varint::Bad => self.give_up(),
+            },
             State::Varint => {
                 if byte & 0x80 == 0 {
-                    self.state = State::Tag { value: 0, shift: 0 };
+                    self.state = TAG;
                 }
             }
-            State::Length { field, value, shift } => {
-                if !varint(value, shift, byte)? {
-                    let left = u32::try_from(*value).map_err(|_| Malformed)?;
-                    let field = *field;
-                    if left > self.left.saturating_sub(1) {
-                        return Err(Malformed);
-                    }
-                    self.text.clear();
-                    self.state = State::Body { field, left };
-                    if left == 0 {
-                        self.end_of_field(field);
+            State::Length { field, value, shift } => match varint(value, shift, byte) {
+                Varint::More => {}
+                Varint::Done => {
+                    let (field, value) = (*field, *value);
+                    match u32::try_from(value) {
+                        Ok(length) if length < self.levels[self.depth].left => {
+                            self.skip(1);
+                            self.enter(field, length);
+                            return Ok(1);
+                        }
+                        _ => self.give_up(),
                     }
                 }
-            }
+                Varint::Bad => self.give_up(),
+            },
             State::Body { field, left } => {
                 let field = *field;
                 let used = (*left as usize).min(bytes.len());
-                if field != 0 && (field == self.fields.type_url || field == self.fields.nonce) {
+                if field != 0 {
                     let room = TEXT_MAX.saturating_sub(self.text.len());
                     self.text.extend_from_slice(&bytes[..used.min(room)]);
                 }
                 // `used` is at most `left`, which is a u32.
                 *left -= used as u32;
-                if *left == 0 {
-                    self.end_of_field(field);
+                let is_done = *left == 0;
+                self.skip(used);
+                if is_done {
+                    self.leave(field);
                 }
-                return Ok(self.skip(used));
+                return Ok(used);
             }
         }
         Ok(self.skip(1))
     }
 
-    /// Counts bytes of the message; `self.left` never goes below zero.
+    fn begin(&mut self, [flags, length @ ..]: [u8; 5]) -> Result<(), Malformed> {
+        let length = u32::from_be_bytes(length);
+        self.seen = Seen { length, is_unreadable: flags == 1, ..Seen::default() };
+        self.levels[0].left = length;
+        self.depth = 0;
+        self.is_told = false;
+        self.state = match flags {
+            0 => TAG,
+            1 => State::Opaque,
+            _ => return Err(Malformed),
+        };
+        Ok(())
+    }
+
+    /// Counts bytes; no level goes below zero.
     fn skip(&mut self, count: usize) -> usize {
-        let count = count.min(self.left as usize);
-        self.left -= count as u32;
+        let count = (self.levels[self.depth].left as usize).min(count);
+        for level in &mut self.levels[..=self.depth] {
+            // At most what is left, which is a u32.
+            level.left -= count as u32;
+        }
         count
     }
 
-    fn end_of_field(&mut self, field: u32) {
-        self.state = State::Tag { value: 0, shift: 0 };
+    /// A field begins. Lengths are read only where fields have one.
+    fn field(&mut self, field: u32, wire: u64) {
+        self.state = match wire {
+            0 => State::Varint,
+            1 => State::Body { field: 0, left: 8 },
+            2 => State::Length { field, value: 0, shift: 0 },
+            5 => State::Body { field: 0, left: 4 },
+            _ => return self.give_up(),
+        };
+        if let State::Body { left, .. } = self.state
+            && left >= self.levels[self.depth].left
+        {
+            // The tag's last byte is not counted yet.
+            self.give_up();
+        }
+    }
+
+    /// The content of a field with a length begins: is read, looked into or skipped.
+    fn enter(&mut self, field: u32, length: u32) {
+        let kind = self.levels[self.depth].kind;
+        let inner = match kind {
+            Kind::Message if field == self.fields.resources && !self.is_told => {
+                Some(if self.fields.wrapped { Kind::Resource } else { Kind::Any })
+            }
+            Kind::Resource if field == RESOURCE_ANY => Some(Kind::Any),
+            Kind::Any if field == ANY_VALUE && self.is_wrapper => Some(Kind::Resource),
+            _ => None,
+        };
+        if let Some(kind) = inner
+            && self.depth + 1 < DEPTH
+        {
+            self.depth += 1;
+            self.levels[self.depth] = Level { kind, left: length };
+            self.is_wrapper = false;
+            self.state = TAG;
+            return;
+        }
+        let is_wanted = match kind {
+            Kind::Message => {
+                let Fields { version, type_url, nonce, error, .. } = self.fields;
+                [version, type_url, nonce, error].contains(&field)
+            }
+            Kind::Any => field == ANY_TYPE,
+            Kind::Resource => false,
+        };
+        let field = if is_wanted { field } else { 0 };
+        self.text.clear();
+        self.state = State::Body { field, left: length };
+        if length == 0 {
+            self.leave(field);
+        }
+    }
+
+    /// The content of a field ends.
+    fn leave(&mut self, field: u32) {
+        self.state = TAG;
         if field == 0 {
             return;
         }
-        let text = || String::from_utf8_lossy(&self.text).into_owned();
-        if field == self.fields.type_url {
-            self.seen.type_url = text();
+        let text = String::from_utf8_lossy(&self.text).into_owned();
+        if self.levels[self.depth].kind == Kind::Any {
+            self.is_wrapper = text == WRAPPER;
+            if !self.is_wrapper && !text.is_empty() {
+                self.seen.resource_type = text;
+                self.is_told = true;
+                // Nothing more is wanted of the resource.
+                let left = self.levels[1].left;
+                self.depth = 0;
+                if left > 0 {
+                    self.state = State::Body { field: 0, left };
+                }
+            }
+        } else if field == self.fields.type_url {
+            self.is_told |= !text.is_empty();
+            self.seen.type_url = text;
         } else if field == self.fields.nonce {
-            self.seen.nonce = text();
+            self.seen.nonce = text;
+        } else if field == self.fields.version {
+            self.seen.version = text;
         } else if field == self.fields.error {
-            self.seen.is_error = true;
+            self.seen.error = Some(reason(&self.text));
         }
     }
 }
 
-/// Adds a byte to a varint; `false` when it was the last one.
-fn varint(value: &mut u64, shift: &mut u32, byte: u8) -> Result<bool, Malformed> {
+enum Varint {
+    More,
+    Done,
+    Bad,
+}
+
+/// Adds a byte to a varint.
+fn varint(value: &mut u64, shift: &mut u32, byte: u8) -> Varint {
     if *shift > 63 {
-        return Err(Malformed);
+        return Varint::Bad;
     }
     *value |= u64::from(byte & 0x7f) << *shift;
     *shift += 7;
-    Ok(byte & 0x80 != 0)
+    if byte & 0x80 == 0 { Varint::Done } else { Varint::More }
+}
+
+/// The message of a `google.rpc.Status` that may be cut.
+fn reason(mut status: &[u8]) -> String {
+    let mut next = || -> Option<u64> {
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let (byte, rest) = status.split_first()?;
+            status = rest;
+            match varint(&mut value, &mut shift, *byte) {
+                Varint::More => {}
+                Varint::Done => return Some(value),
+                Varint::Bad => return None,
+            }
+        }
+    };
+    while let Some(tag) = next() {
+        match (tag, next()) {
+            // The code.
+            (0x08, Some(_)) => {}
+            (0x12, Some(length)) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX).min(status.len());
+                return String::from_utf8_lossy(&status[..length]).into_owned();
+            }
+            _ => break,
+        }
+    }
+    String::new()
 }
 
 #[cfg(test)]
-mod tests {
-    use prost::Message as _;
-    use proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryResponse};
-
-    use super::*;
-
-    fn framed(message: &impl prost::Message) -> Vec<u8> {
-        let body = message.encode_to_vec();
-        let mut frame = vec![0];
-        frame.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
-        frame.extend(body);
-        frame
-    }
-
-    #[test]
-    fn finds_type_and_nonce_however_the_bytes_are_cut() {
-        let response = DiscoveryResponse {
-            version_info: "7".into(),
-            resources: vec![proto::Any { type_url: "t".into(), value: vec![7; 3000].into() }; 3],
-            type_url: "type.googleapis.com/x".into(),
-            nonce: "n-1".into(),
-            ..DiscoveryResponse::default()
-        };
-        let bytes = [framed(&response), framed(&DiscoveryResponse::default()), framed(&response)].concat();
-        let size = u32::try_from(response.encoded_len()).unwrap();
-        for piece in [1, 2, 3, 7, 64, 4096, bytes.len()] {
-            let mut scanner = Scanner::new(Fields::SOTW_RESPONSE);
-            let mut seen = Vec::new();
-            for part in bytes.chunks(piece) {
-                scanner.scan(part, |message| seen.push(message)).unwrap();
-            }
-            let full = Seen {
-                type_url: "type.googleapis.com/x".into(),
-                nonce: "n-1".into(),
-                is_error: false,
-                length: size,
-            };
-            assert_eq!(seen, [full.clone(), Seen::default(), full], "pieces of {piece}");
-        }
-    }
-
-    #[test]
-    fn sees_a_refusal() {
-        let request = DeltaDiscoveryRequest {
-            type_url: "x".into(),
-            error_detail: Some(proto::google::rpc::Status { message: "bad".into(), ..Default::default() }),
-            ..DeltaDiscoveryRequest::default()
-        };
-        let mut seen = Vec::new();
-        Scanner::new(Fields::DELTA_REQUEST).scan(&framed(&request), |message| seen.push(message)).unwrap();
-        assert!(seen[0].is_error);
-    }
-
-    #[test]
-    fn refuses_bytes_that_are_no_messages() {
-        for bytes in [&[9u8, 0, 0, 0, 1, 0][..], &[0, 0, 0, 0, 3, 0x22, 0x7f, 0], &[0, 0, 0, 0, 2, 0x07, 0]] {
-            assert_eq!(Scanner::new(Fields::SOTW_REQUEST).scan(bytes, |_| {}), Err(Malformed), "{bytes:?}");
-        }
-    }
-}
+mod tests;

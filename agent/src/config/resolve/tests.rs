@@ -1,6 +1,12 @@
-use clap::Parser;
+use std::time::Duration;
 
+use clap::Parser;
+use pki::key::Algorithm;
+use serde_json::json;
+
+use super::certificates::ISTIOD_NAME;
 use super::*;
+use crate::config::Security;
 use crate::config::args::{Args, Command};
 
 /// A pod's directory with a root certificate.
@@ -54,7 +60,7 @@ fn defaults_are_those_of_a_sidecar() {
     assert_eq!(config.node.cluster, "web.default");
     assert_eq!(config.node.metadata["INSTANCE_IPS"], "10.1.0.10,10.1.0.11");
     assert_eq!(config.node.metadata["LABELS"], json!({"app": "web"}));
-    assert_eq!(config.drain.limit, Duration::from_secs(5));
+    assert_eq!(config.drain.limit, Some(Duration::from_secs(5)));
     let envoy = config.envoy.unwrap();
     assert_eq!(envoy.binary, Path::new("/usr/local/bin/envoy"));
     let args = envoy.args[2..].join(" ");
@@ -141,7 +147,7 @@ fn all_errors_are_told_at_once() {
         "INSTANCE_IP=\"ten\": expected an IP address",
         "ISTIO_METAJSON_X=\"[]\": expected a JSON object",
         "SECRET_GRACE_PERIOD_RATIO=\"2\": expected a number from 0 to 1",
-        "proxy role \"waypoint\": expected sidecar or router",
+        "proxy role \"waypoint\": not supported: a waypoint needs",
         "root-cert.pem: no such file",
     ] {
         assert!(all.contains(part), "{part} in\n{all}");

@@ -1,9 +1,16 @@
 //! Which of Envoy's statistics exist, and which parts of their names are tags.
 
+use std::collections::BTreeMap;
+
+use mesh::ProxyConfig;
 use names::annotation;
+use proto::wkt::Duration;
 use serde_json::{Value, json};
 
 use super::Options;
+
+/// Time between two flushes unless told otherwise.
+const FLUSH_INTERVAL: Duration = Duration { seconds: 5, nanos: 0 };
 
 /// Tags and the expressions that find them in names.
 const TAGS: [(&str, &str); 16] = [
@@ -35,47 +42,134 @@ const PREFIXES: [&str; 5] = ["cluster_manager", "listener_manager", "server", "c
 const SUFFIXES: [&str; 4] = ["rbac.allowed", "rbac.denied", "shadow_allowed", "shadow_denied"];
 const ROUTES: &str = r"vhost\..*\.route\..*";
 
+/// Which statistics the user asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// Beginnings of names that exist.
+    prefixes: Vec<String>,
+    /// Ends of names that exist.
+    suffixes: Vec<String>,
+    /// Expressions for names that exist.
+    regexps: Vec<String>,
+    /// Tags beside those that are always there.
+    tags: Vec<String>,
+    /// Limits of buckets by the beginning of a histogram's name.
+    buckets: BTreeMap<String, Vec<f64>>,
+    /// Keep the counters of open connections.
+    count_connections: bool,
+    /// Time between two flushes.
+    pub(super) flush_interval: Option<Duration>,
+    /// Time after which unused statistics are dropped.
+    pub(super) eviction_interval: Option<Duration>,
+}
+
+impl Settings {
+    /// Reads them; annotations beat the configuration. What cannot be read is
+    /// left out and told.
+    #[must_use]
+    pub fn read(
+        proxy: &ProxyConfig,
+        annotations: &BTreeMap<String, String>,
+        count_connections: bool,
+    ) -> (Self, Vec<String>) {
+        let mut warnings = Vec::new();
+        let matcher = proxy.proxy_stats_matcher.clone().unwrap_or_default();
+        let annotated = |name: &str| annotations.get(name).filter(|text| !text.is_empty());
+        let list = |name: &str, configured: Vec<String>| -> Vec<String> {
+            let listed = annotated(name).map(|text| text.split(',').map(str::to_owned).collect());
+            let all: Vec<String> = listed.unwrap_or(configured);
+            all.into_iter().filter(|one| !one.is_empty()).collect()
+        };
+        let mut tags: Vec<String> = Vec::new();
+        let more = annotated(annotation::EXTRA_STAT_TAGS).into_iter().flat_map(|text| text.split(','));
+        for tag in proxy.extra_stat_tags.iter().map(String::as_str).chain(more) {
+            if !tag.is_empty() && !tags.iter().any(|known| known == tag) {
+                tags.push(tag.to_owned());
+            }
+        }
+        let mut unreadable = |name: &str, text: &str, expected: &str| {
+            warnings.push(format!("annotation {name}: {text:?} has no effect: expected {expected}"));
+        };
+        let name = annotation::STATS_HISTOGRAM_BUCKETS;
+        let buckets = annotated(name).and_then(|text| {
+            let buckets = serde_json::from_str(text).ok();
+            if buckets.is_none() {
+                unreadable(name, text, "a JSON object of prefixes with lists of limits");
+            }
+            buckets
+        });
+        let mut interval = |name: &str| {
+            let text = annotated(name)?;
+            let span = text.parse::<Duration>().ok().filter(|span| span.as_nanos() > 0);
+            if span.is_none() {
+                unreadable(name, text, "a duration such as 10s");
+            }
+            span
+        };
+        let flush_interval = interval(annotation::STATS_FLUSH_INTERVAL);
+        let name = annotation::STATS_EVICTION_INTERVAL;
+        let mut eviction_interval = interval(name);
+        let flush = flush_interval.unwrap_or(FLUSH_INTERVAL);
+        if let Some(eviction) = eviction_interval
+            && eviction.as_nanos() % flush.as_nanos() != 0
+        {
+            unreadable(name, &eviction.to_string(), &format!("a multiple of the flush interval of {flush}"));
+            eviction_interval = None;
+        }
+        let settings = Self {
+            prefixes: list(annotation::STATS_INCLUSION_PREFIXES, matcher.inclusion_prefixes),
+            suffixes: list(annotation::STATS_INCLUSION_SUFFIXES, matcher.inclusion_suffixes),
+            regexps: list(annotation::STATS_INCLUSION_REGEXPS, matcher.inclusion_regexps),
+            tags,
+            buckets: buckets.unwrap_or_default(),
+            count_connections,
+            flush_interval,
+            eviction_interval,
+        };
+        (settings, warnings)
+    }
+}
+
 /// `stats_config`.
 pub(super) fn config(options: &Options<'_>) -> Value {
     let mut tags = Vec::new();
     for (name, regex) in TAGS {
         tags.push(json!({"tag_name": name, "regex": regex}));
         if name == LAST_BEFORE_EXTRA {
-            for extra in &options.proxy.extra_stat_tags {
-                tags.push(json!({"tag_name": extra, "regex": format!(r"({extra}\.=\.(.*?);\.)")}));
+            for extra in &options.stats.tags {
+                tags.push(json!({"tag_name": extra, "regex": format!(r"({extra}=\.=(.*?);\.;)")}));
             }
         }
     }
-    json!({
+    let mut config = json!({
         "use_all_default_tags": false,
         "stats_tags": tags,
         "stats_matcher": {"inclusion_list": {"patterns": patterns(options)}},
-    })
+    });
+    if !options.stats.buckets.is_empty() {
+        let buckets = options.stats.buckets.iter();
+        config["histogram_bucket_settings"] =
+            buckets.map(|(prefix, limits)| json!({"match": {"prefix": prefix}, "buckets": limits})).collect();
+    }
+    config
 }
 
 fn patterns(options: &Options<'_>) -> Vec<Value> {
-    let matcher = options.proxy.proxy_stats_matcher.clone().unwrap_or_default();
-    let asked = |name: &str, configured: Vec<String>| -> Vec<String> {
-        let listed = options.annotations.get(name);
-        let given = listed.map_or(configured, |list| list.split(',').map(str::to_owned).collect());
-        given.iter().filter(|one| !one.is_empty()).flat_map(|one| expand(one, options)).collect()
-    };
-    let prefixes = asked(annotation::STATS_INCLUSION_PREFIXES, matcher.inclusion_prefixes);
-    let suffixes = asked(annotation::STATS_INCLUSION_SUFFIXES, matcher.inclusion_suffixes);
-    let regexps = asked(annotation::STATS_INCLUSION_REGEXPS, matcher.inclusion_regexps);
+    let settings = options.stats;
+    let expanded = |asked: &[String]| asked.iter().flat_map(|one| expand(one, options)).collect::<Vec<_>>();
     let prefix = |text: &str| json!({"prefix": text});
     let suffix = |text: &str| json!({"suffix": text});
     let regex = |text: &str| json!({"safe_regex": {"regex": text}});
 
     let mut all = vec![prefix("reporter=")];
-    all.extend(prefixes.iter().map(|text| prefix(text)));
+    all.extend(expanded(&settings.prefixes).iter().map(|text| prefix(text)));
     all.extend(PREFIXES.map(prefix));
-    all.extend(suffixes.iter().map(|text| suffix(text)));
+    all.extend(expanded(&settings.suffixes).iter().map(|text| suffix(text)));
     all.extend(SUFFIXES.map(suffix));
-    if options.count_connections {
+    if settings.count_connections {
         all.push(suffix("downstream_cx_active"));
     }
-    all.extend(regexps.iter().map(|text| regex(text)));
+    all.extend(expanded(&settings.regexps).iter().map(|text| regex(text)));
     all.push(regex(ROUTES));
     all.extend(["component", "istio"].map(prefix));
     all

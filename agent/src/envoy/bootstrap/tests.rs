@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use names::{NodeId, NodeType};
 
 use super::*;
+use crate::config::node::Family;
 
 fn node(ip: &str) -> Node {
     Node {
@@ -17,6 +18,7 @@ fn node(ip: &str) -> Node {
         cluster: "web.default".into(),
         locality: vec!["r".into(), "z".into()],
         metadata: Map::new(),
+        family: Family::of(&[ip.parse().unwrap()], false),
         ips: vec![ip.parse().unwrap(), "10.0.0.9".parse().unwrap()],
     }
 }
@@ -30,17 +32,22 @@ fn built(ip: &str, change: impl FnOnce(&mut ProxyConfig, &mut BTreeMap<String, S
         bootstrap: PathBuf::from("./envoy-rev.json"),
         token: PathBuf::from("./token"),
     };
+    let (stats, warnings) = stats::Settings::read(&proxy, &annotations, false);
+    assert!(warnings.is_empty(), "{warnings:?}");
     build(&Options {
         proxy: &proxy,
         node: &node(ip),
         paths: &paths,
+        services: &Services::default(),
+        stats: &stats,
         log_as_json: false,
-        annotations: &annotations,
         delta: true,
-        status_port: 15021,
-        prometheus_port: 15090,
+        ports: Ports { status: 15021, prometheus: 15090, secure_metrics: 0, secure_merged_metrics: 0 },
+        proxy_protocol: false,
+        metrics_localhost_only: false,
         strip_fragment: true,
-        count_connections: false,
+        self_discovery: false,
+        outlier_log: "",
     })
 }
 
@@ -95,4 +102,20 @@ fn annotations_beat_the_configuration_for_stats() {
     let found = patterns(&bootstrap);
     assert!(!found.contains("from-config"));
     assert!(found.contains("listener.10.1.0.10_15006") && found.contains("listener.10.0.0.9_15006"));
+}
+
+#[test]
+fn what_of_the_statistics_cannot_be_read_is_left_out_and_told() {
+    let annotations = [
+        ("sidecar.istio.io/statsFlushInterval", "10s"),
+        ("sidecar.istio.io/statsEvictionInterval", "15s"),
+        ("sidecar.istio.io/statsHistogramBuckets", "[1]"),
+    ];
+    let annotations =
+        annotations.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let (settings, warnings) = stats::Settings::read(&mesh::proxy_config::defaults(), &annotations, false);
+    assert_eq!(settings.flush_interval.unwrap().seconds, 10);
+    assert_eq!(settings.eviction_interval, None);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[1].contains("a multiple of the flush interval of 10s"), "{warnings:?}");
 }
