@@ -87,7 +87,8 @@ fn chain(error: &dyn Error) -> String {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    text
+    // rustls adds where its manual explains it.
+    text.split(": https://").next().unwrap_or_default().to_owned()
 }
 
 impl End {

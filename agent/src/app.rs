@@ -1,5 +1,6 @@
 //! Puts the agent together, runs it, and decides when and how it ends.
 
+mod code;
 mod life;
 
 use std::io::{self, ErrorKind};
@@ -139,7 +140,7 @@ pub async fn build(config: Config) -> anyhow::Result<Running> {
         exit_file,
         wasm,
     } = config;
-    let effective = serde_json::to_string(&proxy).unwrap_or_default();
+    let effective = status::debug::without_secrets(&proxy);
     info!(id = %node.id, %identity, address = xds.address, config = effective, "starting");
     let tasks = Tasks::new();
     let metrics = Arc::new(Metrics::default());
@@ -195,7 +196,7 @@ pub async fn build(config: Config) -> anyhow::Result<Running> {
     let (own_tx, own) = watch::channel(None);
     let (identity_tx, current) = watch::channel(None);
     let token = Arc::new(Token::new(paths.token.clone(), metrics.clone()));
-    drop(tasks.spawn("token", token.clone().watch()));
+    drop(tasks.spawn("token", token.clone().watch(xds.clone())));
     let (more_roots, output) = (certificates.more_roots.clone(), certificates.output.clone());
     let source = if others.workload { Source::External } else { certificates.source.clone() };
     match source {
@@ -286,5 +287,6 @@ pub async fn run(args: &Proxy, log_as_json: bool, mut signals: mpsc::Receiver<()
             return Ok(0);
         }
     };
+    drop(running.tasks.spawn("code", code::give_back_later()));
     Ok(running.run(signals).await)
 }

@@ -4,7 +4,7 @@ pub mod request;
 pub mod version;
 pub mod wait;
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
@@ -20,5 +20,13 @@ pub fn completion(args: &Completion) -> anyhow::Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
-    std::io::stdout().lock().write_all(&script).context("print the script")
+    print(&script)
+}
+
+/// Prints; a reader that has seen enough, such as `head`, is no error.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("print the answer"),
+    }
 }

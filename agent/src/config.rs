@@ -81,6 +81,11 @@ pub struct Paths {
     pub token: PathBuf,
 }
 
+/// Stands for a value that nobody gets to see.
+pub const HIDDEN: &str = "[hidden]";
+/// Flag of Envoy whose value is merged over its bootstrap.
+const CONFIG_YAML: &str = "--config-yaml";
+
 /// How Envoy is run.
 #[derive(Clone, Debug)]
 pub struct Envoy {
@@ -90,6 +95,21 @@ pub struct Envoy {
     pub args: Vec<String>,
     /// Its bootstrap, already as JSON; `None` when the user brings a file.
     pub bootstrap: Option<serde_json::Value>,
+}
+
+impl Envoy {
+    /// Its arguments as anybody may see them: what is merged over the bootstrap
+    /// may hold secrets.
+    #[must_use]
+    pub fn shown_args(&self) -> Vec<&str> {
+        let mut args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        if let Some(at) = args.iter().position(|arg| *arg == CONFIG_YAML)
+            && let Some(value) = args.get_mut(at + 1)
+        {
+            *value = HIDDEN;
+        }
+        args
+    }
 }
 
 /// What goes into a bootstrap and has to be found out first.
@@ -118,4 +138,17 @@ pub struct Drain {
     pub is_gateway: bool,
     /// Envoy's admin port.
     pub admin_port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_merged_over_the_bootstrap_is_not_shown() {
+        let args = ["-l", "info", CONFIG_YAML, "{token: x}", "--concurrency", "1"];
+        let args = args.map(str::to_owned).to_vec();
+        let envoy = Envoy { binary: PathBuf::new(), args, bootstrap: None };
+        assert_eq!(envoy.shown_args(), ["-l", "info", CONFIG_YAML, HIDDEN, "--concurrency", "1"]);
+    }
 }

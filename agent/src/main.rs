@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use istio_agent::config::args::{Args, Command, Log, Proxy, is_for_init};
 use istio_agent::{app, command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,10 +44,19 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            eprintln!("Error: {}", told(&error));
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// An error with its reasons; what it says of them itself is not said twice.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, reason| match text.as_str() {
+        "" => reason,
+        told if told.contains(&reason) => text,
+        told => format!("{told}: {reason}"),
+    })
 }
 
 async fn run(args: Args) -> anyhow::Result<u8> {
@@ -67,6 +77,8 @@ async fn run(args: Args) -> anyhow::Result<u8> {
 
 async fn proxy(args: &Proxy, log: &Log) -> anyhow::Result<u8> {
     runtime::log::init(log.options().map_err(anyhow::Error::msg)?);
+    // The key is in this memory: no core file, and nobody of the same user may look.
+    nix::sys::prctl::set_dumpable(false).context("PR_SET_DUMPABLE")?;
     // Taken over before anything is started, so that nothing is ever left behind.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (tx, signals) = mpsc::channel(1);
@@ -77,4 +89,20 @@ async fn proxy(args: &Proxy, log: &Log) -> anyhow::Result<u8> {
         }
     };
     tokio::select! { code = app::run(args, log.as_json, signals) => code, () = forward => Ok(FAILED) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_once() {
+        let told = |error: anyhow::Error| told(&error);
+        let inner = || anyhow::anyhow!("refused");
+        assert_eq!(
+            told(inner().context("connect to x: refused; start it")),
+            "connect to x: refused; start it"
+        );
+        assert_eq!(told(inner().context("connect to x").context("ask y")), "ask y: connect to x: refused");
+    }
 }

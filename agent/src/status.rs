@@ -11,14 +11,16 @@ pub mod scrape;
 pub mod url;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Ipv6V6Only;
 use runtime::http::{Body, full, text};
 use runtime::tasks::Tasks;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -31,6 +33,9 @@ use ready::Ready;
 
 /// Requests to end that wait to be followed; a second one says nothing new.
 pub const COMMANDS: usize = 4;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// What somebody asks of the running agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +76,21 @@ pub struct Server {
 /// # Errors
 /// When the port is taken.
 pub async fn bind(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind(("::", port)).await {
+    match bind_both(port) {
         Ok(listener) => Ok(listener),
         // No IPv6 on this machine.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
         Err(_) => TcpListener::bind(("0.0.0.0", port)).await,
     }
+}
+
+/// IPv4 comes to this socket too, whatever `net.ipv6.bindv6only` says.
+fn bind_both(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    socket.set_reuseaddr(true)?;
+    setsockopt(&socket, Ipv6V6Only, &false)?;
+    socket.bind((Ipv6Addr::UNSPECIFIED, port).into())?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until the tasks are stopped, or the port fails, which the handle tells.
@@ -152,7 +166,7 @@ impl Server {
     async fn scrape(&self, query: Option<&str>, headers: &HeaderMap) -> Response<Body> {
         self.metrics.scraped();
         let own = self.metrics.render(std::time::SystemTime::now());
-        scrape::merged(own, &self.merge, &self.admin, query, headers, &self.metrics).await
+        scrape::merged((own, self.port), &self.merge, &self.admin, query, headers, &self.metrics).await
     }
 }
 
@@ -166,9 +180,11 @@ fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// IPv4 peers show as IPv6 addresses on a socket for both.
+/// Whether a peer is on this machine. IPv4 peers show as IPv6 addresses on a
+/// socket for both. Envoy passes on requests of others from an address of its own.
 fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
+    let ip = ip.to_canonical();
+    ip.is_loopback() && ip != dial::SOURCE_V4
 }
 
 #[cfg(test)]
@@ -176,10 +192,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mapped_addresses_are_local_too() {
-        for (ip, local) in
-            [("127.0.0.1", true), ("::1", true), ("::ffff:127.0.0.1", true), ("10.0.0.1", false)]
-        {
+    fn mapped_addresses_are_local_too_and_what_envoy_passes_on_is_not() {
+        for (ip, local) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("127.0.0.6", false),
+            ("::ffff:127.0.0.6", false),
+            ("::6", false),
+        ] {
             assert_eq!(is_loopback(ip.parse().unwrap()), local, "{ip}");
         }
     }

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::tasks::Tasks;
 use runtime::watch::files::Files;
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use crate::upstream::Keepalive;
 use authority::Lenient;
@@ -27,6 +28,11 @@ pub(crate) const WINDOW: u32 = 1 << 20;
 pub(crate) const FRAME: u32 = 1 << 18;
 /// Envoy opens one stream per secret and one for xDS.
 const STREAMS: u32 = 100_000;
+/// Waits after a connection that cannot be accepted: descriptors are missing,
+/// and come back when others are closed.
+const PAUSE: Duration = Duration::from_millis(50);
+/// As long as that lasts, it is told so often.
+const TELL: Duration = Duration::from_secs(60);
 /// Users whose refusal is logged; a hostile one has few more at hand.
 const TOLD: usize = 16;
 
@@ -78,6 +84,7 @@ pub fn serve_alive<S, B>(
     let mut changes = files.watch(&[socket.path()]);
     let accept = async move {
         let mut refused = BTreeSet::new();
+        let mut told: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -89,8 +96,11 @@ pub fn serve_alive<S, B>(
             let stream = match accepted {
                 Ok(stream) => stream,
                 Err(error) => {
-                    tracing::warn!(server = name, %error, "accept");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    if told.is_none_or(|told| Instant::now() - told >= TELL) {
+                        tracing::warn!(server = name, %error, "connections cannot be accepted; trying on");
+                        told = Some(Instant::now());
+                    }
+                    tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };

@@ -1,6 +1,8 @@
 //! Connections to the control plane: TCP, TLS with roots and certificate that
 //! are read anew each time, HTTP/2 with keepalive.
 
+pub mod addresses;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -85,8 +87,17 @@ pub enum Error {
     },
 }
 
-/// Opens a connection for requests with bodies of type `B`; it closes when the
-/// sender and all its streams are gone.
+impl Error {
+    /// The name is known and leads nowhere.
+    pub(crate) fn no_address(endpoint: &Endpoint) -> Self {
+        let source = io::Error::other("the name has no address");
+        Self::Connect { address: endpoint.address.clone(), source }
+    }
+}
+
+/// Opens a connection for requests with bodies of type `B`, to whichever of
+/// the endpoint's addresses answers first; it closes when the sender and all
+/// its streams are gone.
 ///
 /// # Errors
 /// When there is none within five seconds.
@@ -98,20 +109,6 @@ where
 {
     let timeout = |_| Error::Timeout(endpoint.address.clone());
     tokio::time::timeout(CONNECT_TIMEOUT, open(endpoint, tasks)).await.map_err(timeout)?
-}
-
-/// The addresses of an endpoint, in the order in which they are to be tried.
-///
-/// # Errors
-/// When its name is not known.
-pub async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Error> {
-    // A literal address needs no resolver, which costs a thread.
-    if let Ok(address) = endpoint.address.parse::<SocketAddr>() {
-        return Ok(vec![address]);
-    }
-    let found = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(&endpoint.address)).await;
-    let failed = |source| Error::Connect { address: endpoint.address.clone(), source };
-    Ok(found.map_err(|_| Error::Timeout(endpoint.address.clone()))?.map_err(failed)?.collect())
 }
 
 /// The same as [`connect`] with one of the endpoint's addresses, for streams
@@ -145,13 +142,10 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let failed = |source| Error::Connect { address: endpoint.address.clone(), source };
-    // A literal address needs no resolver, which costs a thread.
-    let stream = match endpoint.address.parse::<SocketAddr>() {
-        Ok(address) => TcpStream::connect(address).await,
-        Err(_) => TcpStream::connect(&endpoint.address).await,
-    };
-    secure(endpoint, tasks, stream.map_err(failed)?, Keepalive::default()).await
+    let found = addresses::resolve(endpoint).await?;
+    let dial = |address| connect_to(endpoint, address, Keepalive::default(), tasks);
+    let first = addresses::first(found, dial).await.unwrap_or_else(|| Err(Error::no_address(endpoint)));
+    Ok(first?.1)
 }
 
 async fn secure<B>(

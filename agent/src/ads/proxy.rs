@@ -8,27 +8,30 @@
 //! nothing but another try. A second client of the socket gets a stream of its
 //! own and never displaces Envoy's.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, TE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Either, Empty};
 use hyper::body::Incoming;
 use runtime::backoff::Backoff;
 use runtime::tasks::Tasks;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::dial::{Connection, Dialer};
 use super::own::Variant;
 use super::requests::Requests;
 use super::responses::Responses;
 use super::shared::Shared;
+use super::stream::Stream;
 use super::{Ends, chain, reason, status, unavailable};
 use crate::config::Endpoint;
 use crate::config::ads::Settings;
-use crate::identity::token::Token;
+use crate::identity::token::{Expired, Token};
 use crate::identity::told::Told;
 use crate::metrics::Metrics;
 use crate::upstream;
@@ -59,8 +62,13 @@ pub struct Proxy {
     told: Told,
 }
 
+/// An istiod that takes the stream: its address, and how it answers.
+type Answer = (SocketAddr, HeaderMap, Bytes, Incoming);
+
 /// An istiod that does not take the stream.
 struct Refusal {
+    /// Its address; `None` when it was not even asked.
+    address: Option<SocketAddr>,
     /// Why.
     text: String,
     /// What a client is told of it.
@@ -71,17 +79,23 @@ struct Refusal {
 
 impl Refusal {
     fn lost(error: &hyper::Error) -> Self {
-        Self { text: chain(error), status: unavailable("connection to istiod lost"), is_final: false }
+        let status = unavailable("connection to istiod lost");
+        Self { address: None, text: chain(error), status, is_final: false }
     }
 
     fn status(headers: HeaderMap) -> Self {
         let code = headers.get("grpc-status").and_then(|code| code.to_str().ok());
         let is_final = code.is_some_and(|code| FINAL.contains(&code));
-        Self { text: reason(&headers), status: headers, is_final }
+        let mut text = reason(&headers);
+        if text.contains("message larger than max") {
+            text.push_str("; ISTIO_GPRC_MAXRECVMSGSIZE of istiod raises its limit");
+        }
+        Self { address: None, text, status: headers, is_final }
     }
 
     fn other(text: String) -> Self {
-        Self { text, status: unavailable("istiod does not take the stream"), is_final: false }
+        let status = unavailable("istiod does not take the stream");
+        Self { address: None, text, status, is_final: false }
     }
 }
 
@@ -114,7 +128,9 @@ impl Proxy {
         };
         let (head, body) = request.into_parts();
         let Some(stream) = self.shared.open(variant, body, self.streams_max) else {
-            warn!(target: "xdsproxy", limit = self.streams_max, "a stream is refused: there are too many; ISTIO_GPRC_MAXSTREAMS raises the limit");
+            if self.told.is_new("limit") {
+                warn!(target: "xdsproxy", limit = self.streams_max, "a stream is refused: there are too many; ISTIO_GPRC_MAXSTREAMS raises the limit");
+            }
             return ended(status(
                 "8",
                 "too many streams; ISTIO_GPRC_MAXSTREAMS of the agent raises the limit",
@@ -123,17 +139,9 @@ impl Proxy {
         let mut backoff = Backoff::new(REFUSED.0, REFUSED.1);
         loop {
             // Ends early only when Envoy gives up, which drops this future.
-            let Connection { mut sender, address } = self.shared.dialer.take().await;
-            let tried = match self.token.authorization(self.shared.dialer.endpoint()) {
-                Ok(token) => {
-                    let request = self.upstream_request(&head, token, Requests::begin(&stream));
-                    attempt(sender.send_request(request)).await
-                }
-                Err(expired) => Err(Refusal::other(expired.to_string())),
-            };
-            match tried {
-                Ok((headers, first, body)) => {
-                    debug!(target: "xdsproxy", id = stream.id, %address, ?variant, "istiod has answered");
+            match self.ask(&stream, &head).await {
+                Ok((address, headers, first, body)) => {
+                    info!(target: "xdsproxy", id = stream.id, %address, ?variant, "connected to istiod");
                     self.told.clear();
                     stream.answered(body, address, &first);
                     let mut response = Response::new(Either::Left(Responses::new(stream)));
@@ -142,11 +150,8 @@ impl Proxy {
                 }
                 Err(refusal) => {
                     self.shared.metrics.istiod_failed();
-                    let (id, reason) = (stream.id, refusal.text);
                     let is_held = !refusal.is_final && stream.up().can_replay();
-                    if !is_held || self.told.is_new(&reason) {
-                        warn!(target: "xdsproxy", id, %address, reason, held = is_held, "istiod does not take the stream");
-                    }
+                    self.tell(stream.id, &refusal, is_held);
                     if !is_held {
                         return ended(refusal.status);
                     }
@@ -156,9 +161,36 @@ impl Proxy {
         }
     }
 
+    /// Asks an istiod to take the stream.
+    async fn ask(&self, stream: &Arc<Stream>, head: &Parts) -> Result<Answer, Refusal> {
+        let authorization = || self.token.authorization(self.shared.dialer.endpoint());
+        let expired = |error: Expired| Refusal::other(error.to_string());
+        // Without anything to show, nobody is dialled.
+        authorization().map_err(expired)?;
+        let Connection { mut sender, address } = self.shared.dialer.take().await;
+        // It may be another one by now.
+        let token = authorization().map_err(expired)?;
+        let request = self.upstream_request(head, token, Requests::begin(stream));
+        match attempt(sender.send_request(request)).await {
+            Ok((headers, first, body)) => Ok((address, headers, first, body)),
+            Err(refusal) => Err(Refusal { address: Some(address), ..refusal }),
+        }
+    }
+
+    /// A reason is told once, until some istiod has taken a stream.
+    fn tell(&self, id: u64, refusal: &Refusal, held: bool) {
+        let Refusal { text: reason, address, .. } = refusal;
+        let address = address.map(tracing::field::display);
+        if self.told.is_new(&format!("{held} {reason}")) {
+            warn!(target: "xdsproxy", id, address, reason, held, "istiod does not take the stream");
+        } else {
+            debug!(target: "xdsproxy", id, address, reason, held, "istiod does not take the stream");
+        }
+    }
+
     fn upstream_request(
         &self,
-        head: &http::request::Parts,
+        head: &Parts,
         token: Option<HeaderValue>,
         body: Requests,
     ) -> Request<Requests> {

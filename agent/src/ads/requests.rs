@@ -242,6 +242,8 @@ impl Requests {
     #[must_use]
     pub fn begin(stream: &Arc<Stream>) -> Self {
         let attempt = stream.up().begin(stream);
+        // An istiod that has refused may still wait for what is to come.
+        stream.up_waker.wake();
         Self { stream: stream.clone(), attempt }
     }
 }

@@ -85,6 +85,8 @@ impl Down {
     pub(super) fn begin(&mut self, istiod: Incoming, address: SocketAddr) {
         self.istiod = Some(istiod);
         self.address = Some(address);
+        // That of a try that stalled before this one.
+        self.ending = None;
     }
 
     /// The stream ends with those trailers; the first end counts.

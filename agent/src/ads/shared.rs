@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use runtime::tasks::Tasks;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::dial::Dialer;
 use super::own::Variant;
@@ -98,6 +98,9 @@ impl Shared {
     /// Ends streams that stall, and tells istiod of the workload's health.
     pub(super) async fn watch(self: Arc<Self>, stall: Duration) {
         let mut health = self.ends.health.clone();
+        // Goes on whatever the health does meanwhile.
+        let mut looks = interval((stall / LOOKS).max(Duration::from_millis(1)));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let changed = async {
                 match &mut health {
@@ -113,7 +116,7 @@ impl Shared {
                         health = None;
                     }
                 }
-                () = sleep(stall / LOOKS) => {
+                _ = looks.tick() => {
                     self.dialer.prune();
                     if let Some(limit) = Instant::now().checked_sub(stall) {
                         self.each(|stream| stream.end_if_stalled(limit));

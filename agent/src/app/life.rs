@@ -99,9 +99,17 @@ impl Running {
         }
         let (settings, admin) = (self.drain, self.admin.clone());
         let ports = drain::ports(&settings, self.status.port());
-        let mut orderly = std::pin::pin!(async {
+        let begin = async {
             drain::begin(&settings, &admin, false).await;
-            drain::wait(&settings, &admin, ports.as_ref()).await;
+            std::future::pending().await
+        };
+        // Beside each other: an Envoy that does not answer must not prolong the drain.
+        let mut orderly = std::pin::pin!(async {
+            tokio::select! {
+                biased;
+                () = begin => {}
+                () = drain::wait(&settings, &admin, ports.as_ref()) => {}
+            }
         });
         loop {
             tokio::select! {

@@ -1,7 +1,6 @@
 //! `request`: one HTTP request to Envoy's admin interface or to the agent.
 //! Prints the body and nothing else, because programs read it.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -30,7 +29,7 @@ pub async fn run(args: &Request) -> anyhow::Result<()> {
     if !PORTS.contains(&port) {
         bail!("debug port {port} is not in allowed list {PORTS:?}");
     }
-    let whole = send(args, |piece| std::io::stdout().lock().write_all(piece).context("print the answer"));
+    let whole = send(args, super::print);
     let answer = tokio::time::timeout(TIMEOUT, whole).await;
     answer.map_err(|_| anyhow!("no answer of port {port} within {TIMEOUT:?}"))?
 }

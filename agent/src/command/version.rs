@@ -1,8 +1,6 @@
 //! `version`: in the forms that Istio's agent prints, for programs that read them.
 
-use std::io::Write as _;
-
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use crate::config::ISTIO_VERSION;
 use crate::config::args::Version;
@@ -31,8 +29,7 @@ const UNKNOWN: &str = "unknown";
 /// # Errors
 /// When there is no such form, or it cannot be printed.
 pub fn run(args: &Version) -> anyhow::Result<()> {
-    let text = text(args, BUILD)?;
-    std::io::stdout().lock().write_all(text.as_bytes()).context("print the version")
+    super::print(text(args, BUILD)?.as_bytes())
 }
 
 fn text(args: &Version, build: Build) -> anyhow::Result<String> {

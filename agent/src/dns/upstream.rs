@@ -115,7 +115,7 @@ impl Upstream {
         let period = self.timeout / u32::try_from(count).unwrap_or(u32::MAX).max(1);
         let mut attempts = 0;
         let mut running = FuturesUnordered::new();
-        let mut refusal = None;
+        let (mut refusal, mut refused) = (None, Vec::new());
         let mut burst = if self.is_parallel { order.len() } else { 1 };
         let mut next = Instant::now();
         loop {
@@ -135,7 +135,12 @@ impl Upstream {
                         server.mark(true);
                         self.metrics.server(server.address, false);
                         refusal = Some(answer);
-                        burst = 1;
+                        // Whoever refuses has answered: only others are asked.
+                        refused.push(server.address);
+                        if order.iter().all(|server| refused.contains(&server.address)) {
+                            return refusal;
+                        }
+                        burst = usize::from(attempts < order.len());
                     }
                     Ok(answer) => {
                         server.mark(false);

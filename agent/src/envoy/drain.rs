@@ -73,7 +73,8 @@ pub async fn wait(drain: &Drain, admin: &Local, ports: Option<&Ports>) {
     let took = start.elapsed();
     match ports.and_then(Ports::open) {
         Some(Open { count, examples }) if count > 0 => warn!(open = count, ?examples, ?took, "drain over"),
-        _ => info!(no_connections = left, ?took, "drain over"),
+        Some(_) => info!(no_connections = true, ?took, "drain over"),
+        None => info!(no_connections = left, ?took, "drain over"),
     }
 }
 

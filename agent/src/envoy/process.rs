@@ -64,7 +64,7 @@ impl Process {
         command.args(&envoy.args).kill_on_drop(true);
         die_with_parent(&mut command);
         let child = command.spawn().map_err(|source| Error::Start { path: envoy.binary.clone(), source })?;
-        info!(pid = child.id(), args = envoy.args.join(" "), "Envoy started");
+        info!(pid = child.id(), args = envoy.shown_args().join(" "), "Envoy started");
         Ok(Self { child, bootstrap, kills: Kills::now() })
     }
 

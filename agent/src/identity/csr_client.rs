@@ -110,15 +110,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a new key and gets a certificate for it.
+    /// Makes a new key and gets a certificate for it. While the CA gives none,
+    /// the key stays in `spare` for the next call: RSA keys take seconds of work.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn ask(&self) -> Result<Identity, Error> {
+    pub async fn ask(&self, spare: &mut Option<PrivateKey>) -> Result<Identity, Error> {
         let metrics = &self.metrics.identity;
         metrics.csr_requests.inc();
         let start = Instant::now();
-        let result = self.try_ask().await;
+        let result = self.try_ask(spare).await;
         metrics.csr_took(Instant::now() - start);
         if result.is_err() {
             metrics.csr_failures.inc();
@@ -138,14 +139,31 @@ impl Client {
             .chain(roots.into_iter().chain(pair).map(std::path::PathBuf::as_path))
     }
 
-    async fn try_ask(&self) -> Result<Identity, Error> {
-        let key = self.make_key().await?;
+    async fn try_ask(&self, spare: &mut Option<PrivateKey>) -> Result<Identity, Error> {
+        // Looked at before anything is made that could not be used.
+        self.token.authorization(&self.settings.ca)?;
+        let key = match spare.take() {
+            Some(key) => key,
+            None => self.make_key().await?,
+        };
         let csr = pki::csr::request(&key, &self.identity)?;
+        match self.call_again(&csr).await {
+            Ok((created, chain)) => Ok(Identity::new(&key, self.settings.format, &chain, created)?),
+            Err(error) => {
+                *spare = Some(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Calls until the CA answers or says what it would say again; returns when
+    /// the call began as well.
+    async fn call_again(&self, csr: &str) -> Result<(SystemTime, Vec<String>), Error> {
         let mut attempt = 1;
-        let (created, chain) = loop {
+        loop {
             let created = SystemTime::now();
-            match self.call(csr.clone()).await {
-                Ok(chain) => break (created, chain),
+            match self.call(csr.to_owned()).await {
+                Ok(chain) => return Ok((created, chain)),
                 Err(error) if error.is_passing() && attempt < ATTEMPTS => {
                     let wait = FIRST_WAIT * 2u32.pow(attempt - 1);
                     let wait = wait.mul_f64(1.0 + JITTER * rand::random_range(-1.0..=1.0));
@@ -156,8 +174,7 @@ impl Client {
                 }
                 Err(error) => return Err(error),
             }
-        };
-        Ok(Identity::new(&key, self.settings.format, &chain, created)?)
+        }
     }
 
     /// One call over a connection of its own.
@@ -212,6 +229,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::certificates::{Endpoint, Source};
 
     #[test]
     fn only_passing_refusals_are_repeated() {
@@ -224,5 +242,49 @@ mod tests {
         }
         assert!(Error::Timeout.is_passing());
         assert!(!Error::Interrupted.is_passing());
+    }
+
+    #[tokio::test]
+    async fn one_key_serves_until_there_is_a_certificate_and_none_is_made_without_a_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, metrics) = (dir.path().join("token"), Arc::new(Metrics::default()));
+        // Nobody listens on that port.
+        let ca = Endpoint {
+            address: "127.0.0.1:1".into(),
+            server_name: "a".into(),
+            security: Security::Plaintext,
+            headers: std::collections::BTreeMap::new(),
+        };
+        let settings = Certificates {
+            source: Source::Csr,
+            ca,
+            ttl: Duration::from_secs(60),
+            grace_ratio: 0.5,
+            grace_jitter: 0.0,
+            algorithm: pki::key::Algorithm::EcdsaP256,
+            format: pki::key::Format::Traditional,
+            signer: String::new(),
+            own_roots: None,
+            more_roots: Vec::new(),
+            roots_over_xds: false,
+            output: None,
+        };
+        let client = Client {
+            settings,
+            identity: "spiffe://cluster.local/ns/a/sa/b".parse().unwrap(),
+            token: Arc::new(Token::new(path.clone(), metrics.clone())),
+            tasks: Tasks::new(),
+            metrics,
+        };
+        let mut spare = None;
+        // It ended in 1970.
+        std::fs::write(&path, "e30.eyJleHAiOjF9.c2ln").unwrap();
+        assert!(matches!(client.ask(&mut spare).await, Err(Error::Token(_))));
+        assert!(spare.is_none());
+        std::fs::write(&path, "good").unwrap();
+        assert!(matches!(client.ask(&mut spare).await, Err(Error::Connect(_))));
+        let first = spare.as_ref().unwrap().public_key_pem();
+        assert!(matches!(client.ask(&mut spare).await, Err(Error::Connect(_))));
+        assert_eq!(spare.unwrap().public_key_pem(), first);
     }
 }

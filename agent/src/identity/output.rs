@@ -96,12 +96,15 @@ pub fn write(output: &Output, identity: &Identity) -> Result<bool, Error> {
             continue;
         }
         let temporary = dir.join(format!(".{name}.tmp"));
-        if let Err(source) = stage(&temporary, text, *mode) {
-            // A part of a key is of no use to anybody.
-            fs::remove_file(&temporary).ok();
+        let made = stage(&temporary, text, *mode);
+        staged.push((temporary, path.clone()));
+        if let Err(source) = made {
+            // Neither a part of a key nor one without its chain is of use to anybody.
+            for (temporary, _) in &staged {
+                fs::remove_file(temporary).ok();
+            }
             return Err(Error { path, source });
         }
-        staged.push((temporary, path));
     }
     // All that takes time is done: key and chain change as good as together.
     for (temporary, path) in &staged {
@@ -164,6 +167,18 @@ mod tests {
             assert_eq!(fs::metadata(at("root-cert.pem")).unwrap().modified().unwrap(), before);
             assert_eq!(fs::read_dir(&output.dir).unwrap().count(), 3, "nothing is left behind");
         }
+    }
+
+    #[test]
+    fn no_key_is_left_beside_files_that_cannot_be_written() {
+        let root = tempfile::tempdir().unwrap();
+        let output = Output { dir: root.path().into(), mode: 0o600 };
+        // In the way of the chain, which comes after the key.
+        fs::create_dir_all(root.path().join(".cert-chain.pem.tmp/full")).unwrap();
+        write(&output, &identity("a", "r")).unwrap_err();
+        let left: Vec<_> =
+            fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [".cert-chain.pem.tmp"]);
     }
 
     #[tokio::test]

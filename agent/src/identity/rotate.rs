@@ -36,8 +36,11 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn run(client: Client, current: watch::Sender<Option<Arc<Identity>>>) {
     let mut waits = Waits::new();
     let told = Told::new();
+    let mut spare = None;
     loop {
-        match client.ask().await {
+        // What changes while the CA is asked may be just what it lacks.
+        let before = fingerprint(client.credentials());
+        match client.ask(&mut spare).await {
             Ok(identity) => {
                 let due = due(&client, &identity, SystemTime::now());
                 let (expires, renewal) = (stamp(identity.expires), stamp(due));
@@ -68,7 +71,7 @@ pub async fn run(client: Client, current: watch::Sender<Option<Arc<Identity>>>) 
                 } else {
                     debug!(target: "cache", error = text, state, ?wait, "no new certificate");
                 }
-                wait_or_change(wait, || fingerprint(client.credentials())).await;
+                wait_or_change(wait, &before, || fingerprint(client.credentials())).await;
             }
         }
     }
@@ -93,13 +96,13 @@ async fn until(due: SystemTime, clock: impl Fn() -> SystemTime, mut meanwhile: i
     }
 }
 
-/// Waits, at most until what `look` sees is different.
-async fn wait_or_change<T: PartialEq>(wait: Duration, look: impl Fn() -> T) {
-    let (before, end) = (look(), Instant::now() + wait);
+/// Waits, at most until what `look` sees is different from `before`.
+async fn wait_or_change<T: PartialEq>(wait: Duration, before: &T, look: impl Fn() -> T) {
+    let end = Instant::now() + wait;
     loop {
         let left = end - Instant::now();
         sleep(left.min(LOOK)).await;
-        if left <= LOOK || look() != before {
+        if left <= LOOK || look() != *before {
             return;
         }
     }
@@ -206,11 +209,14 @@ mod tests {
             sleep(Duration::from_secs(3)).await;
             changes.set(1);
         };
-        tokio::join!(wait_or_change(Duration::from_secs(15), || changes.get()), change);
+        tokio::join!(wait_or_change(Duration::from_secs(15), &0, || changes.get()), change);
         assert!(Instant::now() - start <= Duration::from_secs(3) + LOOK);
         let start = Instant::now();
-        wait_or_change(Duration::from_millis(3500), || ()).await;
+        wait_or_change(Duration::from_millis(3500), &(), || ()).await;
         assert_eq!((Instant::now() - start).as_millis(), 3500);
+        let start = Instant::now();
+        wait_or_change(Duration::from_secs(15), &0, || changes.get()).await;
+        assert_eq!(Instant::now() - start, LOOK, "it has changed before the wait");
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Token {
     metrics: Arc<Metrics>,
     /// The warning about there being no token.
     missing: Told,
+    /// What is said when it is not needed.
+    replaced: Told,
     /// The warning about one that ends soon.
     soon: Told,
     expired: Mutex<Option<Expired>>,
@@ -64,7 +66,14 @@ impl Token {
     /// The token in that file.
     #[must_use]
     pub fn new(path: PathBuf, metrics: Arc<Metrics>) -> Self {
-        Self { path, metrics, missing: Told::new(), soon: Told::new(), expired: Mutex::new(None) }
+        Self {
+            path,
+            metrics,
+            missing: Told::new(),
+            replaced: Told::new(),
+            soon: Told::new(),
+            expired: Mutex::new(None),
+        }
     }
 
     /// Its file.
@@ -89,43 +98,50 @@ impl Token {
             // It may be replaced at this very moment.
             read = self.read(now);
         }
-        let expired = match read {
-            Read::None => return Ok(None),
-            Read::Good(header) => return Ok(Some(header)),
-            Read::Expired(expired) => expired,
-        };
-        // A virtual machine has a token for its first certificate only.
-        if upstream::client_certificate(endpoint, now).is_some() {
-            let text = expired.to_string();
-            if self.missing.is_new(&text) {
-                info!(target: "ca", reason = text, "the certificate of PROV_CERT is shown instead");
+        match read {
+            Read::Good(header) => Ok(Some(header)),
+            _ if self.is_replaced(endpoint, &read, now) => Ok(None),
+            Read::None(error) => {
+                if self.missing.is_new(&error) {
+                    warn!(target: "ca", path = %self.path.display(), error, "no token: istiod is asked without one");
+                }
+                Ok(None)
             }
-            return Ok(None);
+            Read::Expired(expired) => {
+                self.metrics.identity.expired_tokens.inc();
+                Err(expired)
+            }
         }
-        self.metrics.identity.expired_tokens.inc();
-        Err(expired)
+    }
+
+    /// Whether a certificate of the agent's own takes the place of a token that
+    /// is of no use: a virtual machine has one for its first certificate only.
+    fn is_replaced(&self, endpoint: &Endpoint, read: &Read, now: SystemTime) -> bool {
+        let is_replaced = upstream::client_certificate(endpoint, now).is_some();
+        let reason = match read {
+            Read::Good(_) => return false,
+            Read::None(error) => error.clone(),
+            Read::Expired(expired) => expired.to_string(),
+        };
+        if is_replaced && self.replaced.is_new(&reason) {
+            info!(target: "ca", reason, "the agent's own certificate is shown instead");
+        }
+        is_replaced
     }
 
     fn read(&self, now: SystemTime) -> Read {
-        let path = self.path.display();
         let text = match std::fs::read_to_string(&self.path) {
             Ok(text) => Zeroizing::new(text),
             Err(error) => {
                 self.metrics.identity.token_ends(None);
-                if self.missing.is_new(&error.to_string()) {
-                    warn!(target: "ca", %path, %error, "no token: istiod is asked without one");
-                }
-                return Read::None;
+                return Read::None(error.to_string());
             }
         };
         let value = Zeroizing::new(format!("{}{}", names::header::BEARER, text.trim()));
         let header = HeaderValue::from_str(&value).ok().filter(|_| !text.trim().is_empty());
         let Some(mut header) = header else {
             self.metrics.identity.token_ends(None);
-            if self.missing.is_new("no token") {
-                warn!(target: "ca", %path, "the file holds no token: istiod is asked without one");
-            }
-            return Read::None;
+            return Read::None("the file holds no token".into());
         };
         header.set_sensitive(true);
         let life = Life::of(text.trim());
@@ -159,15 +175,19 @@ impl Token {
         }
     }
 
-    /// Keeps warning and metric true while no call needs the token. Runs until
-    /// the process ends.
-    pub async fn watch(self: Arc<Self>) {
+    /// Keeps metric and warnings true while no call needs the token, which is
+    /// then for calls to that server; that there is none, they tell when they
+    /// need it. Runs until the process ends.
+    pub async fn watch(self: Arc<Self>, endpoint: Endpoint) {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let told = Told::new();
         loop {
             ticks.tick().await;
-            if let Read::Expired(expired) = self.read(SystemTime::now())
+            let now = SystemTime::now();
+            let read = self.read(now);
+            if let Read::Expired(expired) = &read
+                && !self.is_replaced(&endpoint, &read, now)
                 && told.is_new(&stamp(expired.at))
             {
                 warn!(target: "ca", "{expired}");
@@ -178,8 +198,8 @@ impl Token {
 
 /// What is in the file.
 enum Read {
-    /// Nothing of use.
-    None,
+    /// Nothing of use, and why.
+    None(String),
     /// A token that can be sent.
     Good(HeaderValue),
     /// One that is over.

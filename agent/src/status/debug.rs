@@ -3,9 +3,10 @@
 use http::{Method, Response, StatusCode};
 use runtime::http::{Body, json, respond, text};
 use runtime::log::{Handle, Level};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::config::{Config, Endpoint, ISTIO_VERSION, Security};
+use crate::config::{Config, Endpoint, HIDDEN, ISTIO_VERSION, Security};
 
 /// Scopes of the log, as Istio names them.
 const SCOPES: [&str; 20] = [
@@ -31,23 +32,27 @@ const SCOPES: [&str; 20] = [
     "xdsproxy",
 ];
 /// Parts of names whose values nobody gets to see.
-const SECRET: [&str; 7] =
-    ["secret", "token", "password", "credential", "authorization", "apikey", "privatekey"];
-/// Stands for a value that nobody gets to see.
-const HIDDEN: &str = "[hidden]";
-/// Flag of Envoy whose value may hold anything.
-const CONFIG_YAML: &str = "--config-yaml";
+const SECRET: [&str; 12] = [
+    "secret",
+    "token",
+    "password",
+    "credential",
+    "authorization",
+    "cookie",
+    "apikey",
+    "privatekey",
+    // Headers for CA and istiod.
+    "caheader",
+    "xdsheader",
+    // Texts that hold all of that once more.
+    "proxy.istio.io/config",
+    "lastappliedconfiguration",
+];
 
 /// The settings in force as JSON, without what is secret.
 #[must_use]
 pub fn config(config: &Config) -> String {
     let Config { paths, proxy, identity, certificates, xds, node, envoy, drain, status, .. } = config;
-    let mut args: Vec<&str> = envoy.iter().flat_map(|envoy| envoy.args.iter().map(String::as_str)).collect();
-    if let Some(at) = args.iter().position(|arg| *arg == CONFIG_YAML)
-        && let Some(value) = args.get_mut(at + 1)
-    {
-        *value = HIDDEN;
-    }
     let mut all = json!({
         "version": {"agent": env!("CARGO_PKG_VERSION"), "istio": ISTIO_VERSION},
         "identity": identity.to_string(),
@@ -64,7 +69,7 @@ pub fn config(config: &Config) -> String {
             "graceRatio": certificates.grace_ratio,
             "algorithm": format!("{:?}", certificates.algorithm),
         },
-        "envoy": envoy.as_ref().map(|envoy| json!({"binary": envoy.binary, "args": args})),
+        "envoy": envoy.as_ref().map(|envoy| json!({"binary": envoy.binary, "args": envoy.shown_args()})),
         "drain": format!("{drain:?}"),
         "status": format!("{status:?}"),
     });
@@ -88,14 +93,23 @@ fn endpoint(endpoint: &Endpoint) -> Value {
     })
 }
 
+/// A setting as JSON, without what is secret.
+#[must_use]
+pub fn without_secrets(setting: &impl Serialize) -> String {
+    let mut value = serde_json::to_value(setting).unwrap_or_default();
+    hide(&mut value);
+    value.to_string()
+}
+
 /// Replaces texts whose name says that they are secret.
 fn hide(value: &mut Value) {
     match value {
         Value::Object(object) => {
+            // Headers are pairs of a name and a value.
+            let is_pair = object.get("name").and_then(Value::as_str).is_some_and(is_secret);
             for (name, value) in object {
-                let name = name.to_ascii_lowercase().replace(['_', '-'], "");
                 match value {
-                    Value::String(text) if SECRET.iter().any(|part| name.contains(part)) => {
+                    Value::String(text) if is_secret(name) || is_pair && name == "value" => {
                         HIDDEN.clone_into(text);
                     }
                     _ => hide(value),
@@ -105,6 +119,11 @@ fn hide(value: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(hide),
         _ => {}
     }
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace(['_', '-'], "");
+    SECRET.iter().any(|part| name.contains(part))
 }
 
 /// The settings, indented.
@@ -182,12 +201,18 @@ mod tests {
             "tracing": {"lightstep": {"accessToken": "x", "address": "a"}},
             "list": [{"PULL_SECRET": "x"}, "plain"],
             "Api-Key": "x", "privateKeyProvider": {"qat": {}}, "tokens": 3,
+            "proxyMetadata": {"CA_HEADER_X": "x", "XDS_HEADER_X": "x", "OTHER": "y"},
+            "httpHeaders": [{"name": "Authorization", "value": "x"}, {"name": "Accept", "value": "y"}],
+            "ANNOTATIONS": {"proxy.istio.io/config": "{tracing: {lightstep: {accessToken: x}}}"},
         });
         hide(&mut value);
         let expected = json!({
             "tracing": {"lightstep": {"accessToken": HIDDEN, "address": "a"}},
             "list": [{"PULL_SECRET": HIDDEN}, "plain"],
             "Api-Key": HIDDEN, "privateKeyProvider": {"qat": {}}, "tokens": 3,
+            "proxyMetadata": {"CA_HEADER_X": HIDDEN, "XDS_HEADER_X": HIDDEN, "OTHER": "y"},
+            "httpHeaders": [{"name": "Authorization", "value": HIDDEN}, {"name": "Accept", "value": "y"}],
+            "ANNOTATIONS": {"proxy.istio.io/config": HIDDEN},
         });
         assert_eq!(value, expected);
     }

@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
-/// Source of probes over IPv4; all of 127.0.0.0/8 is on the loopback interface.
-const SOURCE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
+/// Source of probes over IPv4, and of what Envoy passes on to the application;
+/// all of 127.0.0.0/8 is on the loopback interface.
+pub(super) const SOURCE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6));
 /// Source of probes over IPv6.
 const SOURCE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
 

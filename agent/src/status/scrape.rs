@@ -27,6 +27,8 @@ use join::{Joined, Source};
 
 /// Longest wait for a source when the scraper does not say how long it waits.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same whatever it says.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long the scraper waits, in seconds.
 const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
 /// Part of that time after which slow sources are left out: a scraper that
@@ -38,10 +40,10 @@ const MAX_REDIRECTS: usize = 10;
 /// What a source answered.
 type Fetched = Result<Response<Incoming>, String>;
 
-/// Joins `own` metrics with Envoy's and the application's. A source that fails
-/// is counted and left out: the rest is still worth having.
+/// Joins `own` metrics, which `port` has, with Envoy's and the application's. A
+/// source that fails is counted and left out: the rest is still worth having.
 pub async fn merged(
-    own: String,
+    (own, port): (String, u16),
     merge: &Merge,
     admin: &Local,
     query: Option<&str>,
@@ -51,7 +53,7 @@ pub async fn merged(
     let deadline = Instant::now() + limit(headers);
     let tasks = &admin.tasks;
     let envoy = async { if merge.envoy { Some(envoy(admin, query, headers, deadline).await) } else { None } };
-    let targets = merge.targets.iter().map(|target| application(target, headers, tasks, deadline));
+    let targets = merge.targets.iter().map(|target| application(target, port, headers, tasks, deadline));
     let (envoy, targets) = tokio::join!(envoy, join_all(targets));
 
     let mut sources = Vec::with_capacity(1 + targets.len());
@@ -80,7 +82,7 @@ pub async fn merged(
 fn limit(headers: &HeaderMap) -> Duration {
     let asked = headers.get(SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.parse::<f64>().ok());
     let limit = asked.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    limit.map_or(TIMEOUT, |limit| limit.mul_f64(USED))
+    limit.map_or(TIMEOUT, |limit| limit.mul_f64(USED).min(MAX_TIMEOUT))
 }
 
 fn source(fetched: Fetched, kind: Scraped, name: String, metrics: &Arc<Metrics>) -> Option<Source<Incoming>> {
@@ -104,7 +106,13 @@ async fn envoy(admin: &Local, query: Option<&str>, headers: &HeaderMap, deadline
     fetch(admin, &path, &passed(headers, accept::ENVOY), deadline).await
 }
 
-async fn application(target: &Target, headers: &HeaderMap, tasks: &Tasks, deadline: Instant) -> Fetched {
+async fn application(
+    target: &Target,
+    own_port: u16,
+    headers: &HeaderMap,
+    tasks: &Tasks,
+    deadline: Instant,
+) -> Fetched {
     let headers = passed(headers, accept::APPLICATION);
     let mut url =
         Url { is_tls: false, host: "localhost".into(), port: target.port, path: target.path.clone() };
@@ -118,6 +126,10 @@ async fn application(target: &Target, headers: &HeaderMap, tasks: &Tasks, deadli
         let Some(location) = location else { return ok(response) };
         let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
         match url.follow(&location) {
+            // At the own port it would all begin again, without end.
+            Some(next) if next.port == own_port => {
+                return Err(format!("redirected to {location:?}, which is merged already"));
+            }
             Some(next) if !next.is_tls && next.host == url.host => url = next,
             _ => return Err(format!("redirected to {location:?}, which is not of this pod")),
         }

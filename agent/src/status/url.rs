@@ -39,7 +39,7 @@ impl Url {
             let scheme = if self.is_tls { "https" } else { "http" };
             return Self::absolute(&format!("{scheme}://{rest}"));
         }
-        if location.contains("://") {
+        if has_scheme(location) {
             return Self::absolute(location);
         }
         let path = self.path.split('?').next().unwrap_or_default();
@@ -67,6 +67,13 @@ impl Url {
     }
 }
 
+/// Whether a `Location` begins with a scheme; another address in its query is none.
+#[must_use]
+pub fn has_scheme(location: &str) -> bool {
+    let scheme = location.split_once(':').map_or("", |(scheme, _)| scheme);
+    !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
 /// `HOST:PORT`, with brackets around an IPv6 address.
 pub fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -89,6 +96,7 @@ mod tests {
             ("x?y#z", "http://10.0.0.1:8080/a/x?y"),
             ("?q", "http://10.0.0.1:8080/a/b?q"),
             ("", "http://10.0.0.1:8080/a/b"),
+            ("/login?next=https://h/x", "http://10.0.0.1:8080/login?next=https://h/x"),
             ("//h/x", "http://h:80/x"),
             ("https://h", "https://h:443/"),
             ("http://[::1]:81/x", "http://[::1]:81/x"),

@@ -1,13 +1,18 @@
 //! A listening Unix socket: its file, who may use it, and what is there before
 //! it and when its file goes.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+    lchown,
+};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use names::port::PROXY_UID;
+use nix::fcntl::OFlag;
 use runtime::backoff::Backoff;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
@@ -89,19 +94,20 @@ pub async fn listen(path: &Path, access: Access) -> Result<Socket, Error> {
     if let Some(dir) = directory {
         let made: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
         fs::DirBuilder::new().recursive(true).mode(access.directory_mode()).create(dir).map_err(io)?;
-        made.into_iter().for_each(share_with_proxy);
+        made.into_iter().for_each(|dir| share_with_proxy(dir, || lchown(dir, None, Some(PROXY_UID))));
     }
-    if UnixStream::connect(path).await.is_ok() {
-        return Err(Error::InUse(path.into()));
+    match UnixStream::connect(path).await {
+        Ok(_) => return Err(Error::InUse(path.into())),
+        // Its queue is full: whoever serves it is busy, not gone.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Error::InUse(path.into())),
+        Err(_) => {}
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(io)?;
-    fs::set_permissions(path, Permissions::from_mode(access.mode())).map_err(io)?;
-    share_with_proxy(path);
-    let file = identify(path).map_err(io)?;
+    let file = admit(path, access).map_err(io)?;
     Ok(Socket { path: path.into(), access, listener, file })
 }
 
@@ -123,13 +129,31 @@ pub async fn open(name: &str, path: &Path, access: Access) -> Result<Socket, Err
     listen(path, access).await
 }
 
+/// Gives a new socket its mode; returns what [`identify`] does.
+///
+/// Whoever may write to the directory may have put a link in its place, to make
+/// an agent that runs as root change another file: what is changed is what was
+/// looked at, and no path is followed again.
+pub(super) fn admit(path: &Path, access: Access) -> io::Result<(u64, u64)> {
+    let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
+    let held: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let found = held.metadata()?;
+    if !found.file_type().is_socket() || found.uid() != own_uid() {
+        return Err(io::Error::other("something else has taken its place"));
+    }
+    let held_path = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+    fs::set_permissions(&held_path, Permissions::from_mode(access.mode()))?;
+    share_with_proxy(path, || chown(&held_path, None, Some(PROXY_UID)));
+    Ok((found.dev(), found.ino()))
+}
+
 /// A proxy that runs under a user of its own reaches the files of an agent
 /// that runs as root by its group.
-fn share_with_proxy(path: &Path) {
+fn share_with_proxy(path: &Path, give: impl FnOnce() -> io::Result<()>) {
     if own_uid() != 0 {
         return;
     }
-    if let Err(error) = chown(path, None, Some(PROXY_UID)) {
+    if let Err(error) = give() {
         // Who runs everything as root can do without.
         tracing::debug!(path = %path.display(), %error, "give to the proxy's group");
     }

@@ -1,6 +1,6 @@
 use std::convert::Infallible;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -26,6 +26,40 @@ async fn replaces_what_a_dead_process_left_and_nothing_else() {
         assert!(matches!(listen(&path, access).await, Err(Error::InUse(_))));
         drop(socket);
     }
+}
+
+#[tokio::test]
+async fn nothing_but_the_socket_itself_gets_its_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("socket"), dir.path().join("other"));
+    fs::write(&other, "").unwrap();
+    fs::set_permissions(&other, Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink(&other, &path).unwrap();
+    assert!(socket::admit(&path, Access::Anyone).is_err(), "a link");
+    assert!(socket::admit(&other, Access::Anyone).is_err(), "a file");
+    assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
+    drop(listen(&path, Access::Anyone).await.unwrap());
+    assert!(fs::symlink_metadata(&path).unwrap().file_type().is_socket());
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let server = with_a_full_queue(&path);
+    assert!(matches!(listen(&path, Access::Proxy).await, Err(Error::InUse(_))));
+    drop(server);
+}
+
+/// A listener that accepts nobody, and as many clients as it has room for.
+fn with_a_full_queue(path: &Path) -> (std::os::fd::OwnedFd, Vec<std::os::unix::net::UnixStream>) {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+    use std::os::fd::AsRawFd as _;
+
+    let server = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(server.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    listen(&server, Backlog::new(0).unwrap()).unwrap();
+    (server, vec![std::os::unix::net::UnixStream::connect(path).unwrap()])
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,6 +34,7 @@ async fn an_expired_token_is_sent_to_nobody_and_a_new_one_at_once() {
     until_counted(&pod, CSR_FAILURES, 3).await;
     until_counted(&pod, XDS_FAILURES, 3).await;
     assert!(istiod.calls().is_empty() && istiod.streams().is_empty());
+    assert_eq!(istiod.connections(), 0, "nobody is dialled for nothing");
     let metrics = pod.get("/stats/prometheus").await.1;
     assert!(metrics.contains("istio_agent_token_expiry_seconds -"), "{metrics}");
 

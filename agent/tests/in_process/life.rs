@@ -1,5 +1,7 @@
 //! How the agent shows itself and how it ends.
 
+use std::time::{Duration, Instant};
+
 use runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 
@@ -132,6 +134,20 @@ async fn a_second_signal_cuts_a_drain_short() {
     let istiod = Istiod::start().await;
     let pod = draining(&istiod, IDLE).await;
     soon("the end", pod.stop()).await;
+}
+
+#[tokio::test]
+async fn an_envoy_that_does_not_answer_does_not_prolong_the_drain() {
+    let istiod = Istiod::start().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut pod = Pod::prepare(&istiod, &[]);
+    pod.set_envoy(IDLE);
+    pod.set_drain(silent.local_addr().unwrap().port(), Duration::from_millis(50));
+    let pod = pod.run().await;
+    let start = Instant::now();
+    pod.stop().await;
+    // Longer than the agent waits for an answer it would be otherwise.
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -300,6 +300,12 @@ impl Prepared {
         (self.config.status.runs_envoy, self.config.status.merge.envoy) = (true, true);
     }
 
+    /// Its Envoy's admin port, and the longest drain.
+    pub(crate) fn set_drain(&mut self, admin_port: u16, limit: std::time::Duration) {
+        (self.config.status.admin_port, self.config.drain.admin_port) = (admin_port, admin_port);
+        (self.config.drain.minimum, self.config.drain.limit) = (limit, Some(limit));
+    }
+
     /// Runs the agent.
     pub(crate) async fn run(self) -> Pod {
         let running = app::build(self.config).await.unwrap();

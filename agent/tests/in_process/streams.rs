@@ -377,6 +377,22 @@ async fn an_istiod_that_refuses_is_asked_again_with_all_that_envoy_has_sent() {
 }
 
 #[tokio::test]
+async fn nobody_is_dialled_with_an_expired_token_and_a_new_one_is_seen_soon() {
+    let istiod = Istiod::start().await;
+    let carrier = Carrier::start(&istiod);
+    // It ended in 1970.
+    std::fs::write(carrier.dir.path().join("token"), "e30.eyJleHAiOjF9.c2ln").unwrap();
+    let mut stream = carrier.delta().await;
+    stream.send(subscribe(&TypeUrl::Cluster)).await;
+    until("the token being looked at", || !carrier.metric("istio_agent_expired_tokens_total 0")).await;
+    sleep(3 * MOMENT).await;
+    assert_eq!(istiod.connections(), 0);
+    std::fs::write(carrier.dir.path().join("token"), "good").unwrap();
+    soon("an answer", stream.next()).await.unwrap();
+    assert_eq!(istiod.connections(), 1);
+}
+
+#[tokio::test]
 async fn health_is_told_again_to_another_istiod_and_the_link_is_known() {
     let istiod = Istiod::start().await;
     let carrier = Carrier::start(&istiod);
@@ -449,7 +465,17 @@ async fn a_client_that_reads_nothing_costs_istiod_nothing_for_long() {
     until("the second stream", || istiod.open() == 2).await;
     let large = Any { type_url: TypeUrl::Cluster.as_str().into(), value: vec![7; 3 << 20].into() };
     istiod.push_sotw(response_sotw(&TypeUrl::Cluster, "large", large.clone()));
+    // Also while the workload's health is never the same for long.
+    let (health, mut is_well) = (carrier.health.clone(), false);
+    let flapping = carrier.tasks.spawn("health", async move {
+        loop {
+            is_well = !is_well;
+            health.send_replace(Some(if is_well { Health::Healthy } else { Health::Unhealthy("x".into()) }));
+            sleep(MOMENT / 10).await;
+        }
+    });
     until("the stream being given up", || istiod.open() == 1).await;
+    flapping.abort();
     // What it was sent before is still there, and then the reason.
     let status = soon("the reason", async {
         loop {

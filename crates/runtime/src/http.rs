@@ -44,6 +44,8 @@ struct Limits {
 const EBADF: i32 = 9;
 const EINVAL: i32 = 22;
 const ENOTSOCK: i32 = 88;
+/// Longest head of a request, in bytes, and with it the memory of a connection.
+const MAX_HEAD: usize = 64 << 10;
 /// Status pages need few connections, and little time.
 const LIMITS: Limits =
     Limits { connections: 256, head: Duration::from_secs(10), stall: Duration::from_secs(10) };
@@ -99,7 +101,7 @@ where
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
                 let mut server = hyper::server::conn::http1::Builder::new();
-                server.timer(TokioTimer::new()).header_read_timeout(limits.head);
+                server.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(MAX_HEAD);
                 let stream: Stream<TcpStream> = Stream::new(stream, limits.stall, slot.activity());
                 tokio::select! {
                     result = server.serve_connection(TokioIo::new(stream), service) => {

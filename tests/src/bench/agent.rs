@@ -35,7 +35,7 @@ pub(super) fn memory(mesh: &Mesh) -> anyhow::Result<()> {
     }
     ensure!(agents.len() == mesh.pods.len(), "{} agents", agents.len());
     let istiod = mesh.istiod.process.as_ref().and_then(|process| process.pid()).context("istiod")?;
-    row("agent, resident, idle", agents, "≤ 10 MB");
+    row("agent, resident, idle", agents, "≤ 9 MB");
     row("Envoy beside it", envoys, "");
     row("istiod with 6 sidecars", vec![resident(i32::try_from(istiod)?)?], "");
     Ok(())

@@ -293,7 +293,7 @@ impl Cache {
         let failed = |error| Failure::Store { url: source.shown(), source: error };
         module.keep(&path).map_err(failed)?;
         let mut state = self.state();
-        state.table.add(key, path.clone(), Instant::now());
+        state.table.add(key, path.clone(), &wish.url, Instant::now());
         self.metrics.wasm.entries(state.table.len());
         drop(state);
         self.metrics.wasm.fetched(Fetched::success);

@@ -48,10 +48,13 @@ impl Network {
     }
 }
 
-/// Metadata servers of clouds outside the link-local networks: Alibaba's, and
-/// Amazon's IPv6 network of such services.
-const METADATA: [Network; 2] = [
+/// Metadata servers of clouds outside the link-local networks: Alibaba's,
+/// Azure's, Oracle's, Google's over IPv6, and Amazon's IPv6 network of such services.
+const METADATA: [Network; 5] = [
     Network { address: IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), bits: 32 },
+    Network { address: IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)), bits: 32 },
+    Network { address: IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)), bits: 32 },
+    Network { address: IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), bits: 128 },
     Network { address: IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0)), bits: 32 },
 ];
 /// IPv4 addresses as NAT64 writes them.
@@ -158,6 +161,10 @@ mod tests {
             "ff02::1",
             "ff12::1",
             "100.100.100.200",
+            "168.63.129.16",
+            "64:ff9b::a83f:8110",
+            "192.0.0.192",
+            "fd20:ce::254",
             "fd00:ec2::254",
             "fd00:ec2::230",
         ] {

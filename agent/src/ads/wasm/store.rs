@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
 
 pub(super) use unpack::Form;
 
@@ -103,7 +102,7 @@ impl Module {
 #[derive(Debug)]
 pub(super) struct Download {
     pieces: mpsc::Sender<Piece>,
-    worker: JoinHandle<Result<Module, Error>>,
+    result: oneshot::Receiver<Result<Module, Error>>,
 }
 
 #[derive(Debug)]
@@ -114,10 +113,17 @@ enum Piece {
 
 impl Download {
     /// Begins one of that form into `dir`, which is made if it is not there.
+    ///
+    /// Its thread is none of the runtime's: these are few, and names could not
+    /// be looked up while downloads have them.
     pub(super) fn begin(dir: PathBuf, form: Form, max_bytes: u64) -> Self {
         let (pieces, receiver) = mpsc::channel(PIECES);
-        let worker = tokio::task::spawn_blocking(move || receive(receiver, &dir, form, max_bytes));
-        Self { pieces, worker }
+        let (tell, result) = oneshot::channel();
+        // Nobody wants the result any more when the download was given up.
+        let work = move || drop(tell.send(receive(receiver, &dir, form, max_bytes)));
+        // Without a thread there is no result, which is an error then.
+        drop(std::thread::Builder::new().name("wasm".into()).spawn(work));
+        Self { pieces, result }
     }
 
     /// Adds bytes; `false` when no more are of use, and [`finish`](Self::finish) says why.
@@ -132,7 +138,7 @@ impl Download {
     pub(super) async fn finish(self) -> Result<Module, Error> {
         self.pieces.send(Piece::End).await.ok();
         drop(self.pieces);
-        self.worker.await.unwrap_or(Err(Error::Incomplete))
+        self.result.await.unwrap_or(Err(Error::Incomplete))
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::args::Proxy;
 use super::super::env::{self, Reader};
 use super::super::node::{Family, Node};
-use super::super::{Envoy, Paths, ProxyConfig};
+use super::super::{CONFIG_YAML, Envoy, Paths, ProxyConfig};
 use super::{Inputs, PORT, below};
 use crate::envoy::bootstrap::services::{self, Services};
 use crate::envoy::bootstrap::{self, stats};
@@ -60,7 +60,7 @@ pub(super) fn envoy(
         }
     }
     if let Some(over) = over(reader) {
-        args.extend(["--config-yaml".into(), over]);
+        args.extend([CONFIG_YAML.into(), over]);
     }
     if let Some(threads) = proxy.concurrency.as_ref().map(|limit| limit.value).filter(|value| *value > 0) {
         args.extend(["--concurrency".into(), threads.to_string()]);

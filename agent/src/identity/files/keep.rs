@@ -14,6 +14,9 @@ use super::{Material, Paths, State, Store};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait between two tries to read them.
 const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Between two tries after that: what fails for want of a descriptor or of
+/// memory is mended without a change of the file.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// Reads files again whenever they change.
 pub(super) struct Keeper {
@@ -32,29 +35,38 @@ impl Keeper {
 
     /// Until nobody follows the files any more.
     pub(super) async fn run(mut self) {
+        let mut has_changed = true;
         loop {
-            if self.state.borrow().failure.is_some() {
+            if self.has_failed() && std::mem::take(&mut has_changed) {
                 self.retry().await;
             }
             tokio::select! {
                 () = self.changes.changed() => {
                     tokio::time::sleep(self.store.0.debounce).await;
                     self.read();
+                    has_changed = true;
                 }
+                () = tokio::time::sleep(AGAIN), if self.has_failed() => self.read(),
                 () = self.state.closed() => {
                     if self.store.forget(&self.paths) {
                         return;
                     }
+                    // Somebody has come who waits for them.
+                    has_changed = true;
                 }
             }
         }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.state.borrow().failure.is_some()
     }
 
     /// Tries for a while: a writer may be between two files.
     async fn retry(&mut self) {
         let end = Instant::now() + PATIENCE;
         let mut wait = self.store.0.debounce.max(Duration::from_millis(1));
-        while self.state.borrow().failure.is_some() {
+        while self.has_failed() {
             if Instant::now() >= end {
                 return self.tell();
             }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::identity::Identity;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A chain and its key, PEM.
@@ -70,6 +70,22 @@ fn chain_of(state: &State) -> &str {
         Some(Material::Pair(pair)) => &pair.chain_pem,
         other => panic!("{other:?} {:?}", state.failure),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_without_a_change_of_the_file_is_tried_again() {
+    use std::io::Write as _;
+
+    let (world, pair) = (World::new(), pair(&issuer()));
+    world.write("key", &pair.1);
+    // A file that is not closed: the kernel tells nothing of what is written.
+    let mut chain = fs::File::create(world.at("chain")).unwrap();
+    let mut current = world.store.follow(&world.pair());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(current.borrow().failure.is_some());
+    chain.write_all(pair.0.as_bytes()).unwrap();
+    let state = until(&mut current, "read at last", |state| state.failure.is_none()).await;
+    assert_eq!(chain_of(&state), pair.0);
 }
 
 #[tokio::test]

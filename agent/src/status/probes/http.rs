@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use super::tls;
 use crate::status::dial;
-use crate::status::url::Url;
+use crate::status::url::{Url, has_scheme};
 use crate::unix::Spawner;
 
 /// Longest body that is passed on; the rest is cut off.
@@ -287,8 +287,8 @@ fn target(url: &Url, status: StatusCode, headers: &HeaderMap) -> Result<Option<U
 }
 
 fn is_absolute(location: &HeaderValue) -> bool {
-    let text = location.as_bytes();
-    text.starts_with(b"//") || text.windows(3).any(|part| part == b"://")
+    let text = String::from_utf8_lossy(location.as_bytes());
+    text.starts_with("//") || has_scheme(&text)
 }
 
 /// The beginning of a body; what does not fit stays unread.

@@ -54,11 +54,9 @@ impl<B> Current<B> {
     fn take(&mut self, data: &[u8]) -> Option<Bytes> {
         self.kept.extend_from_slice(data);
         let text = self.kept.trim_ascii_end();
-        let at = if text.len() > MAX_LINE {
-            self.kept.len()
-        } else {
-            text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
-        };
+        let last = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        // White space without end counts as well.
+        let at = if self.kept.len() - last > MAX_LINE { self.kept.len() } else { last };
         (at > 0).then(|| self.kept.split_to(at).freeze())
     }
 
@@ -224,14 +222,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_without_end_is_not_kept() {
-        let long = "x".repeat(MAX_LINE + 1);
-        let mut current = Current {
-            source: Source { body: (), on_failure: Box::new(|_| {}) },
-            kept: BytesMut::new(),
-            timer: Box::pin(sleep_until(Instant::now())),
-        };
-        assert_eq!(current.take(long.as_bytes()).unwrap().len(), long.len());
-        assert!(current.kept.is_empty());
+        for long in ["x".repeat(MAX_LINE + 1), "\n".repeat(MAX_LINE + 1)] {
+            let mut current = Current {
+                source: Source { body: (), on_failure: Box::new(|_| {}) },
+                kept: BytesMut::new(),
+                timer: Box::pin(sleep_until(Instant::now())),
+            };
+            assert_eq!(current.take(long.as_bytes()).unwrap().len(), long.len());
+            assert!(current.kept.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_piece_ends_with_a_whole_line_and_without_its_end() {
+        let lines = "a 1\n".repeat(MAX_LINE);
+        let (whole, cut) = (format!("{lines}# EOF\n"), format!("{lines}b"));
+        let sources = [(&[whole.as_str()][..], Rest::End), (&[cut.as_str()][..], Rest::Break)];
+        assert_eq!(joined(false, &sources).await.0, format!("own 1\n{lines}{lines}"));
     }
 
     proptest! {

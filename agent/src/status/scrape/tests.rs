@@ -43,6 +43,8 @@ fn target(port: u16, path: &str) -> Target {
     Target { port, path: path.into() }
 }
 
+/// Where the merged metrics are.
+const OWN_PORT: u16 = 15020;
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 struct Answer {
@@ -62,7 +64,8 @@ async fn scrape(
     let admin = Local { port: envoy, tasks: tasks.clone() };
     let merge = Merge { envoy: envoy != 0, targets };
     let response =
-        merged("own 1\n".into(), &merge, &admin, Some("usedonly"), &headers(pairs), &metrics).await;
+        merged(("own 1\n".into(), OWN_PORT), &merge, &admin, Some("usedonly"), &headers(pairs), &metrics)
+            .await;
     assert_eq!(response.status(), 200);
     let content_type = response.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -156,7 +159,26 @@ async fn a_silent_source_holds_nobody_up_for_longer_than_the_scraper_waits() {
 
 #[test]
 fn the_time_of_the_scraper_is_not_used_up() {
-    for (value, expected) in [("10", 9000), ("0.5", 450), ("x", 10_000), ("-1", 10_000)] {
+    let all = [("10", 9000), ("0.5", 450), ("x", 10_000), ("-1", 10_000), ("1.8e19", 3_600_000)];
+    for (value, expected) in all {
         assert_eq!(limit(&headers(&[("x-prometheus-scrape-timeout-seconds", value)])).as_millis(), expected);
     }
+}
+
+#[tokio::test]
+async fn an_application_does_not_lead_back_to_the_merged_metrics() {
+    let tasks = Tasks::new();
+    let (own, asked) = server(&tasks, &[("/metrics", 200, accept::TEXT, "own 1\n")]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = listener.local_addr().unwrap().port();
+    runtime::http::serve(&tasks, "app", listener, move |_, _| async move {
+        let mut response = runtime::http::text(StatusCode::FOUND, "");
+        let location = format!("http://localhost:{own}/metrics");
+        response.headers_mut().insert(LOCATION, location.try_into().unwrap());
+        response
+    });
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let fetched = application(&target(app, "/m"), own, &headers(&[]), &tasks, deadline).await;
+    assert!(fetched.unwrap_err().ends_with("which is merged already"));
+    assert!(asked.lock().unwrap().is_empty());
 }

@@ -83,3 +83,17 @@ async fn a_head_that_does_not_end_ends_the_connection() {
     stream.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
     soon(stream.read_to_end(&mut Vec::new())).await.ok();
 }
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_refused() {
+    let tasks = Tasks::new();
+    let address = server(&tasks, Limits { head: LONG, ..LIMITS }, 2).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (mut read, mut write) = stream.split();
+    let head = [REQUEST.trim_ascii_end(), b"\r\na: ", &[b'x'; 2 * MAX_HEAD]].concat();
+    let mut answer = Vec::new();
+    // The server does not read all of it.
+    let sent = async { drop(write.write_all(&head).await) };
+    let (_, read) = soon(async { tokio::join!(sent, read.read_to_end(&mut answer)) }).await;
+    assert!(read.is_err() || answer.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&answer));
+}

@@ -7,10 +7,10 @@ use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
 
 /// Crates of the mesh; what others log is shown from `warn` on only.
-const OURS: [&str; 12] = [
-    "istio_", "istiod", "istioctl", "names", "runtime", "pki", "xds", "mesh", "config", "pilot", "source",
-    "proto",
-];
+const OURS: [&str; 11] =
+    ["istiod", "istioctl", "names", "runtime", "pki", "xds", "mesh", "config", "pilot", "source", "proto"];
+/// The names of the others begin so.
+const OURS_BEGIN: &str = "istio_";
 
 /// How much to log. `fatal` shows nothing but what ends the program, which is
 /// logged as an error.
@@ -140,16 +140,22 @@ impl Levels {
         };
         let level = match scope(metadata.target()) {
             Some(scope) => self.of(scope),
-            None if OURS.iter().any(|name| metadata.target().starts_with(name)) => self.of(DEFAULT),
+            None if is_ours(metadata.target()) => self.of(DEFAULT),
             None => self.scopes.get(GRPC).copied().unwrap_or(self.of(DEFAULT).min(Level::Warn)),
         };
         wanted <= level
     }
 }
 
+/// Whether a target is a path in one of this project's crates.
+fn is_ours(target: &str) -> bool {
+    let root = target.split("::").next().unwrap_or(target);
+    OURS.contains(&root) || root.starts_with(OURS_BEGIN)
+}
+
 /// The scope that a target names; `None` for a module path.
 pub(super) fn scope(target: &str) -> Option<&str> {
-    let is_path = target.contains("::") || OURS.iter().any(|name| target.starts_with(name));
+    let is_path = target.contains("::") || is_ours(target);
     (!is_path && !matches!(target, "h2" | "hyper" | "tonic" | "rustls" | "tower" | "log")).then_some(target)
 }
 
@@ -174,6 +180,8 @@ mod tests {
     #[test]
     fn tells_scopes_from_modules() {
         assert_eq!(scope("ads"), Some("ads"));
+        assert_eq!(scope("xdsproxy"), Some("xdsproxy"), "not the crate that it begins with");
+        assert_eq!((scope("xds::frame"), scope("istio_agent")), (None, None));
         assert_eq!(scope("istiod::app"), None);
         assert_eq!(scope("istiod"), None);
         assert_eq!(scope("h2::codec"), None);

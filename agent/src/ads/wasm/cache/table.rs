@@ -87,9 +87,12 @@ impl Table {
         latest.versions.insert(wish.resource.clone(), wish.version.clone());
     }
 
-    /// A module is there now.
-    pub(super) fn add(&mut self, key: Key, path: PathBuf, now: Instant) {
-        self.modules.insert(key, Module { path, last: now, urls: HashSet::new() });
+    /// A module is there now, from that URL.
+    pub(super) fn add(&mut self, key: Key, path: PathBuf, url: &str, now: Instant) {
+        let urls = self.modules.remove(&key).map(|module| module.urls).unwrap_or_default();
+        let mut module = Module { path, last: now, urls };
+        module.urls.insert(url.to_owned());
+        self.modules.insert(key, module);
     }
 
     /// Files of all modules.

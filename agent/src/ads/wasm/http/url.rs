@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
+use crate::status::url::has_scheme;
+
 /// The host without brackets.
 pub(in super::super) fn host(url: &Uri) -> &str {
     url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
@@ -58,7 +60,7 @@ pub(super) fn join(base: &Uri, location: &HeaderValue) -> Option<Uri> {
     let text = text.split('#').next()?;
     let joined = if text.starts_with("//") {
         format!("{}:{text}", base.scheme_str()?).parse().ok()?
-    } else if is_absolute(text) {
+    } else if has_scheme(text) {
         text.parse::<Uri>().ok()?
     } else {
         let path = match text {
@@ -73,11 +75,6 @@ pub(super) fn join(base: &Uri, location: &HeaderValue) -> Option<Uri> {
     };
     let is_web = matches!(joined.scheme_str(), Some("http" | "https"));
     (is_web && !host(&joined).is_empty()).then_some(joined)
-}
-
-fn is_absolute(text: &str) -> bool {
-    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
-    !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 #[cfg(test)]

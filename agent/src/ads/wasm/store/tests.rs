@@ -47,6 +47,19 @@ async fn modules_are_found_in_archives() {
     }
 }
 
+#[test]
+fn a_slow_download_takes_no_thread_from_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let _slow = Download::begin(dir.path().join("d"), Form::Any, 1 << 20);
+        let other = tokio::task::spawn_blocking(|| 7);
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(60), other).await;
+        assert_eq!(answer.unwrap().unwrap(), 7);
+    });
+}
+
 #[tokio::test]
 async fn what_is_no_module_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
@@ -100,9 +113,9 @@ async fn a_download_that_breaks_off_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let download = Download::begin(dir.path().join("d"), Form::Any, 100);
     assert!(download.add(Bytes::from(module(9))).await);
-    let Download { pieces, worker } = download;
+    let Download { pieces, result } = download;
     drop(pieces);
-    assert!(matches!(worker.await.unwrap(), Err(Error::Incomplete)));
+    assert!(matches!(result.await.unwrap(), Err(Error::Incomplete)));
     assert_eq!(files(dir.path()), 0);
 }
 

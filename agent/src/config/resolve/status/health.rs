@@ -55,7 +55,9 @@ fn action(method: &HealthCheckMethod) -> Result<Check, String> {
             path.parse::<http::Uri>().map_err(|error| format!("path {path:?}: {error}"))?;
             let headers = get.http_headers.iter().map(|header| {
                 let name = HeaderName::try_from(&header.name).map_err(|_| &header.name)?;
-                let value = HeaderValue::try_from(&header.value).map_err(|_| &header.name)?;
+                let mut value = HeaderValue::try_from(&header.value).map_err(|_| &header.name)?;
+                // It may be a credential, and settings are shown.
+                value.set_sensitive(true);
                 Ok((name, value))
             });
             let headers = headers.collect::<Result<_, &String>>();

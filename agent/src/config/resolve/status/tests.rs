@@ -140,6 +140,7 @@ fn a_readiness_probe_is_read() {
     assert_eq!((health.successes, health.failures), (1, 3));
     assert_eq!((health.timeout, health.period), (Duration::from_secs(1), Duration::from_secs(10)));
     let Check::Http { is_tls, host, port, path, headers } = health.check else { panic!() };
+    assert_eq!(format!("{headers:?}").matches("Sensitive").count(), 1, "settings are shown");
     assert_eq!((is_tls, host, port, path.as_str(), headers.len()), (true, None, 8080, "/x", 1));
     for (probe, reason) in [
         ("{tcpSocket: {port: 0}}", "port 0: expected 1 to 65535"),

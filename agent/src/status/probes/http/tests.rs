@@ -19,7 +19,7 @@ struct App {
 }
 
 /// An application: a path is the status that it answers with, and after a `~`
-/// where it redirects to.
+/// where it redirects to, `!` for a question mark.
 async fn app(tasks: &Tasks, tls: Option<TlsAcceptor>) -> App {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -45,7 +45,7 @@ async fn app(tasks: &Tasks, tls: Option<TlsAcceptor>) -> App {
                     ));
                     let (status, location) = match request.uri().path()[1..].split_once('~') {
                         Some((status, location)) => {
-                            (status, Some(location.replace("PORT", &port.to_string())))
+                            (status, Some(location.replace("PORT", &port.to_string()).replace('!', "?")))
                         }
                         None => (&request.uri().path()[1..], None),
                     };
@@ -109,12 +109,15 @@ async fn redirections_are_followed_as_the_kubelet_does() {
         ("/304", Some(200)),
         ("/302", Some(200)),
         ("/302~ftp://x", None),
+        ("/302~/404!next=https://elsewhere.test/", Some(404)),
     ] {
         let answer = client(&tasks, true, false).get(false, app.port, path, &headers()).await;
         assert_eq!(answer.ok().map(|answer| answer.status.as_u16()), status, "{path}");
     }
     let seen = app.seen.lock().unwrap().clone();
     assert_eq!(seen[1], "HTTP/1.1 /404 web.test kube-probe/1.33", "the host stays");
+    let last = seen.last().unwrap();
+    assert_eq!(last, "HTTP/1.1 /404?next=https://elsewhere.test/ web.test kube-probe/1.33");
     assert_eq!(seen[3], format!("HTTP/1.1 /201 127.0.0.1:{} kube-probe/1.33", app.port));
 }
 
