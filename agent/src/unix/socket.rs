@@ -1,18 +1,18 @@
 //! A listening Unix socket: its file, who may use it, and what is there before
 //! it and when its file goes.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{
-    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
-    lchown,
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, lchown,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use names::port::PROXY_UID;
-use nix::fcntl::OFlag;
+use nix::fcntl::{self, OFlag};
+use nix::sys::stat::Mode;
 use runtime::backoff::Backoff;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
@@ -135,8 +135,9 @@ pub async fn open(name: &str, path: &Path, access: Access) -> Result<Socket, Err
 /// an agent that runs as root change another file: what is changed is what was
 /// looked at, and no path is followed again.
 pub(super) fn admit(path: &Path, access: Access) -> io::Result<(u64, u64)> {
-    let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
-    let held: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    // Not by OpenOptions: with musl it takes O_PATH away.
+    let held = fcntl::open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    let held = File::from(held);
     let found = held.metadata()?;
     if !found.file_type().is_socket() || found.uid() != own_uid() {
         return Err(io::Error::other("something else has taken its place"));
