@@ -9,6 +9,12 @@ use istio_agent::{app, command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+/// Megabytes of configuration pass through at a push, in buffers that musl would
+/// ask of the kernel, page by page, each time.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Exit code of a command that could not do its work, as Istio's agent has it.
 const FAILED: u8 = 255;
 /// Threads for what blocks (names, RSA keys), gone again when idle.

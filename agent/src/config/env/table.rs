@@ -122,7 +122,7 @@ variables! {
     }
     "Wasm modules" {
         ISTIO_AGENT_ENABLE_WASM_REMOTE_LOAD_CONVERSION = "true", "Remote code of Wasm filters is fetched, and Envoy gets a file.";
-        WASM_INSECURE_REGISTRIES = "", "Servers of Wasm modules, HOST[:PORT] with commas between them or * for all, whose certificates are not verified and that may speak plain HTTP.";
+        WASM_INSECURE_REGISTRIES = "", "Servers of Wasm modules, HOST or HOST:PORT with commas between them or * for all, whose certificates are not verified and that may speak plain HTTP.";
         WASM_MODULE_EXPIRY = "24h", "A Wasm module that was not asked for in that time is removed.";
         WASM_PURGE_INTERVAL = "1h", "How often such modules are looked for.";
         WASM_HTTP_REQUEST_TIMEOUT = "15s", "Longest time of one HTTP request for a Wasm module.";
