@@ -5,9 +5,9 @@ use futures_util::future::try_join_all;
 use prost::Message as _;
 use proto::Any;
 use proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
+use xds::frame::framed;
 
 use super::own::Variant;
-use super::splice::framed;
 use super::wasm::{Conversion, Fetcher};
 
 /// Makes a response ready, which may take as long as its longest download

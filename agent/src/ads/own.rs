@@ -8,10 +8,9 @@ use proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use proto::google::rpc::Status;
-use xds::frame::Fields;
+use xds::frame::{Fields, framed};
 
 use super::health::Health;
-use super::splice::framed;
 
 /// gRPC status `INTERNAL`, which refusals carry.
 const INTERNAL: i32 = 13;
@@ -135,8 +134,8 @@ impl Variant {
 #[cfg(test)]
 mod tests {
     use proto::envoy::service::discovery::v3::Resource;
+    use xds::frame::PREFIX;
 
-    use super::super::splice::PREFIX;
     use super::*;
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use xds::frame::{Event, Fields, Malformed, Scanner, Seen};
+use xds::frame::{Event, Fields, Malformed, PREFIX, Scanner, Seen};
 
 /// Bytes of a message that are held until its type is known. Types come first
 /// in every message that has resources, and messages without are small.
@@ -14,8 +14,6 @@ pub const TAKE_MAX: usize = 64 << 20;
 /// Taken messages begin with room for this; what they say of their length is
 /// believed only as it comes.
 const TAKE_FIRST: usize = 64 << 10;
-/// Bytes before a message.
-pub const PREFIX: usize = 5;
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,19 +239,6 @@ impl Splice {
     pub fn is_between(&self) -> bool {
         self.is_between
     }
-}
-
-/// A message with the bytes before it.
-#[must_use]
-pub fn framed(message: &impl prost::Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(PREFIX + length);
-    frame.extend_from_slice(&[0]);
-    // Messages are far shorter than 4 GiB.
-    frame.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    // There is room for it.
-    message.encode(&mut frame).ok();
-    frame.freeze()
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
-//! TLS settings that trust the mesh's roots and nothing else.
+//! TLS settings that trust given roots and nothing else, or, where somebody
+//! asks for that, anybody.
+
+mod anybody;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,6 +16,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::certificate::{self, Certificate};
 use crate::key::PrivateKey;
+use anybody::Anybody;
 
 /// Why TLS settings cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +108,32 @@ pub fn client_config(
         }
         None => builder.with_no_client_auth(),
     };
+    config.alpn_protocols = alpn(protocols);
+    Ok(config)
+}
+
+/// What a server whose certificate nobody checks has to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// That it has the key of its certificate.
+    Key,
+    /// Nothing: certificates that webpki cannot read will do.
+    Nothing,
+}
+
+/// A client that talks to anybody.
+///
+/// # Errors
+/// When the provider has no version of TLS, which it has.
+pub fn unverified_client_config(proof: Proof, protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
+    let provider = provider();
+    let verifier = Anybody { algorithms: provider.signature_verification_algorithms, proof };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
     config.alpn_protocols = alpn(protocols);
     Ok(config)
 }

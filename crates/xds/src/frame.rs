@@ -10,6 +10,24 @@
 //! the beginning, the scanner looks into the first resource: resources are
 //! `Any`s, which begin with the type URL of what they hold.
 
+use bytes::{Bytes, BytesMut};
+
+/// Bytes before a message: a flag and the length.
+pub const PREFIX: usize = 5;
+
+/// A message with the bytes before it.
+#[must_use]
+pub fn framed(message: &impl prost::Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut frame = BytesMut::with_capacity(PREFIX + length);
+    frame.extend_from_slice(&[0]);
+    // Messages are far shorter than 4 GiB.
+    frame.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    // There is room for it.
+    message.encode(&mut frame).ok();
+    frame.freeze()
+}
+
 /// Which field numbers hold what in a message; 0 for what it does not have.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
@@ -106,7 +124,7 @@ enum State {
     Opaque,
 }
 
-const PREFIX: State = State::Prefix { got: 0, bytes: [0; 5] };
+const START: State = State::Prefix { got: 0, bytes: [0; PREFIX] };
 const TAG: State = State::Tag { value: 0, shift: 0 };
 
 /// What the fields at a level belong to.
@@ -145,7 +163,7 @@ impl Scanner {
     pub fn new(fields: Fields) -> Self {
         Self {
             fields,
-            state: PREFIX,
+            state: START,
             levels: [Level { kind: Kind::Message, left: 0 }; DEPTH],
             depth: 0,
             seen: Seen::default(),
@@ -187,7 +205,7 @@ impl Scanner {
             match self.state {
                 State::Tag { shift: 0, .. } if self.depth > 0 => self.depth -= 1,
                 State::Tag { shift: 0, .. } | State::Opaque => {
-                    self.state = PREFIX;
+                    self.state = START;
                     self.is_told = false;
                     return Some(std::mem::take(&mut self.seen));
                 }

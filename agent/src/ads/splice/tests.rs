@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use proto::Any;
 use proto::envoy::service::discovery::v3::DiscoveryResponse;
+use xds::frame::framed;
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use prost::Message;
 use runtime::tasks::Tasks;
 use tokio::net::TcpStream;
+use xds::frame::framed;
 
 use crate::unix::Spawner;
 
@@ -17,8 +18,6 @@ use crate::unix::Spawner;
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Largest answer.
 const MAX_ANSWER: usize = 64 << 10;
-/// Flag and length that stand before a message.
-const PREFIX: usize = 5;
 /// `SERVING` of the answer's status.
 const SERVING: i32 = 1;
 
@@ -104,11 +103,6 @@ pub async fn check(
 
 fn request(service: &str, agent: &HeaderValue, limit: Duration) -> http::Result<Request<Full<Bytes>>> {
     let question = Question { service: service.to_owned() };
-    let mut body = BytesMut::with_capacity(PREFIX + question.encoded_len());
-    body.put_u8(0);
-    body.put_u32(u32::try_from(question.encoded_len()).unwrap_or(u32::MAX));
-    // A buffer that grows takes everything.
-    question.encode(&mut body).ok();
     Request::builder()
         .method(Method::POST)
         .uri(format!("http://localhost{CHECK}"))
@@ -116,7 +110,7 @@ fn request(service: &str, agent: &HeaderValue, limit: Duration) -> http::Result<
         .header(TE, "trailers")
         .header(USER_AGENT, agent)
         .header("grpc-timeout", format!("{}m", limit.as_millis().min(99_999_999)))
-        .body(Full::new(body.freeze()))
+        .body(Full::new(framed(&question)))
 }
 
 fn judge(trailers: &HeaderMap, body: &[u8]) -> Result<(), Error> {
@@ -169,7 +163,7 @@ mod tests {
         let service = hyper::service::service_fn(async |request: Request<hyper::body::Incoming>| {
             assert_eq!(request.uri().path(), CHECK);
             let asked = request.into_body().collect().await?.to_bytes();
-            let question = Question::decode(&asked[PREFIX..]).unwrap();
+            let question = Question::decode(&asked[xds::frame::PREFIX..]).unwrap();
             let is_good = question.service == "good";
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static(if is_good { "0" } else { "5" }));

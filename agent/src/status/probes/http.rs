@@ -49,8 +49,8 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The settings of TLS.
-    #[error("TLS settings: {0}")]
-    Settings(#[from] tokio_rustls::rustls::Error),
+    #[error(transparent)]
+    Settings(#[from] pki::verify::Error),
     /// The request failed.
     #[error("{url}: {source}")]
     Http {
