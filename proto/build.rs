@@ -91,18 +91,12 @@ fn envoy(root: &Path, out: &Path) -> Result<()> {
     let wanted: Vec<&str> = lines().filter_map(|line| line.strip_prefix("service ")).collect();
     let files: Vec<&Path> = lines().filter(|line| !line.starts_with("service ")).map(Path::new).collect();
 
-    let source = envoy_source(root)?;
-    let mut resolver = ChainFileResolver::new();
-    for include in fs::read_dir(source)? {
-        resolver.add(Absolute(include?.path()));
-    }
-    resolver.add(GoogleFileResolver::new());
-    let mut set = compile(resolver, files.into_iter())?;
+    let mut set = compile(envoy_resolver(root)?, files.into_iter())?;
     for file in &mut set.file {
         let package = file.package().to_owned();
         file.service.retain(|service| wanted.contains(&format!("{package}.{}", service.name()).as_str()));
     }
-    fs::write(out.join("envoy.bin"), set.encode_to_vec())?;
+    fs::write(out.join("envoy.bin"), everything(root)?.encode_to_vec())?;
     // Istio writes fields that Envoy calls deprecated, and proxies of any age
     // must understand us: the mark would only turn into warnings.
     set.file.iter_mut().flat_map(|file| &mut file.message_type).for_each(undeprecate);
@@ -122,6 +116,37 @@ fn envoy(root: &Path, out: &Path) -> Result<()> {
     config.disable_comments(["."]);
     config.compile_fds(set)?;
     Ok(())
+}
+
+/// Descriptors of the whole API: an EnvoyFilter may name any message of it.
+fn everything(root: &Path) -> Result<FileDescriptorSet> {
+    let base = envoy_source(root)?.join("data-plane-api");
+    let mut files = Vec::new();
+    find_protos(&base.join("envoy"), &mut files)?;
+    files.sort();
+    let mut compiler = protox::Compiler::with_file_resolver(envoy_resolver(root)?);
+    compiler.include_imports(true).include_source_info(false);
+    for name in files.iter().filter_map(|file| file.strip_prefix(&base).ok()) {
+        match compiler.open_file(name) {
+            // The package has not all files that Envoy's import; one (the CEL sampler) needs such a file.
+            Err(error) if error.is_file_not_found() => {}
+            other => other.map(|_| ()).map_err(|error| format!("{}: {error}", name.display()))?,
+        }
+    }
+    let mut set = compiler.file_descriptor_set();
+    for file in &mut set.file {
+        file.service.clear();
+    }
+    Ok(set)
+}
+
+fn envoy_resolver(root: &Path) -> Result<ChainFileResolver> {
+    let mut resolver = ChainFileResolver::new();
+    for include in fs::read_dir(envoy_source(root)?)? {
+        resolver.add(Absolute(include?.path()));
+    }
+    resolver.add(GoogleFileResolver::new());
+    Ok(resolver)
 }
 
 fn undeprecate(message: &mut prost_types::DescriptorProto) {
@@ -209,6 +234,7 @@ fn absolute(text: &str, name: &str, root: &Path) -> String {
         let field = ["repeated ", "optional "]
             .iter()
             .fold(trimmed, |field, word| field.strip_prefix(word).unwrap_or(field));
+        let field = field.strip_prefix("map<string, ").unwrap_or(field);
         let reference = field.split([' ', '<', '>', '(']).next()?;
         let (package, _) = reference.split_once(".v3.")?;
         if !package.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'.') {

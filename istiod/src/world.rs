@@ -35,8 +35,7 @@ pub type Problems = Arc<[Problem]>;
 /// Makes worlds from updates.
 #[derive(Debug)]
 pub struct Builder {
-    mesh: Arc<MeshConfig>,
-    cluster_id: String,
+    settings: pilot::Settings,
     store: Store,
     serial: u64,
 }
@@ -45,13 +44,14 @@ impl Builder {
     /// Starts without objects.
     #[must_use]
     pub fn new(mesh: MeshConfig, cluster_id: &str) -> Self {
-        Self { mesh: Arc::new(mesh), cluster_id: cluster_id.into(), store: Store::default(), serial: 0 }
+        let settings = pilot::Settings::new(Arc::new(mesh), cluster_id);
+        Self { settings, store: Store::default(), serial: 0 }
     }
 
     /// The world as it is now.
     #[must_use]
     pub fn build(&self) -> World {
-        let snapshot = Snapshot::build(&self.store, self.mesh.clone(), &self.cluster_id);
+        let snapshot = Snapshot::build(&self.store, &self.settings);
         let now = OffsetDateTime::from(SystemTime::now());
         let stamp = now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default();
         World {

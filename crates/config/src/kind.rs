@@ -1,21 +1,38 @@
 //! The table of kinds. From one row come the variant of [`Kind`] and [`Spec`],
 //! the look-up by `apiVersion` and `kind`, and typed access to the store.
 
+mod authorization_policy;
 mod destination_rule;
 mod endpoint_slice;
+mod envoy_filter;
 mod foreign;
+mod gateway;
 mod peer_authentication;
+mod proxy_config;
+mod request_authentication;
+mod secret;
 mod service;
+mod service_entry;
+mod sidecar;
+mod telemetry;
+mod traffic_extension;
 mod virtual_service;
+mod wasm_plugin;
 mod workload_entry;
+mod workload_group;
 
 use std::fmt;
 
-use proto::istio::networking::v1alpha3::{DestinationRule, VirtualService, WorkloadEntry};
-use proto::istio::security::v1beta1::PeerAuthentication;
+use proto::istio::extensions::v1alpha1::{TrafficExtension, WasmPlugin};
+use proto::istio::networking::v1alpha3::{
+    DestinationRule, EnvoyFilter, Gateway, Sidecar, VirtualService, WorkloadEntry, WorkloadGroup,
+};
+use proto::istio::networking::v1beta1::ProxyConfig;
+use proto::istio::security::v1beta1::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
+use proto::istio::telemetry::v1alpha1::Telemetry;
 use serde_json::Value;
 
-use crate::kube::{EndpointSlice, Namespace, Node, Pod, Service, ServiceAccount};
+use crate::kube::{EndpointSlice, Namespace, Node, Pod, Secret, Service, ServiceAccount, ServiceEntry};
 use crate::validate::Checker;
 use crate::yaml::content::{self, ReadError};
 pub(crate) use foreign::Found;
@@ -150,10 +167,22 @@ kinds! {
     Node "" ["v1"] "nodes" false Shape::whole(&["spec", "status"], None) => |_, _| {};
     Namespace "" ["v1"] "namespaces" false Shape::whole(&["spec", "status"], None) => |_, _| {};
     ServiceAccount "" ["v1"] "serviceaccounts" true Shape::whole(&["secrets", "imagePullSecrets", "automountServiceAccountToken"], None) => |_, _| {};
+    Secret "" ["v1"] "secrets" true Shape::whole(&["data", "stringData", "type", "immutable"], None) => secret::check;
+    ServiceEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "serviceentries" true Shape::whole(&["spec", "status"], Some(&[])) => service_entry::check;
     WorkloadEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "workloadentries" true Shape::spec(&[]) => workload_entry::check;
     VirtualService "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "virtualservices" true Shape::spec(&[]) => virtual_service::check;
     DestinationRule "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "destinationrules" true Shape::spec(&[]) => destination_rule::check;
+    WorkloadGroup "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "workloadgroups" true Shape::spec(&[]) => workload_group::check;
+    Gateway "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "gateways" true Shape::spec(&[]) => gateway::check;
+    Sidecar "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "sidecars" true Shape::spec(&[]) => sidecar::check;
+    EnvoyFilter "networking.istio.io" ["v1alpha3"] "envoyfilters" true Shape::spec(&[]) => envoy_filter::check;
+    ProxyConfig "networking.istio.io" ["v1", "v1beta1"] "proxyconfigs" true Shape::spec(&[]) => proxy_config::check;
     PeerAuthentication "security.istio.io" ["v1", "v1beta1"] "peerauthentications" true Shape::spec(&[]) => peer_authentication::check;
+    RequestAuthentication "security.istio.io" ["v1", "v1beta1"] "requestauthentications" true Shape::spec(&[]) => request_authentication::check;
+    AuthorizationPolicy "security.istio.io" ["v1", "v1beta1"] "authorizationpolicies" true Shape::spec(&[]) => authorization_policy::check;
+    Telemetry "telemetry.istio.io" ["v1", "v1alpha1"] "telemetries" true Shape::spec(&[]) => telemetry::check;
+    WasmPlugin "extensions.istio.io" ["v1alpha1"] "wasmplugins" true Shape::spec(&[]) => wasm_plugin::check;
+    TrafficExtension "extensions.istio.io" ["v1alpha1"] "trafficextensions" true Shape::spec(&[]) => traffic_extension::check;
 }
 
 impl Kind {

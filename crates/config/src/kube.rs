@@ -2,13 +2,17 @@
 
 mod endpoint_slice;
 mod pod;
+mod secret;
 mod service;
+mod service_entry;
 
 use serde::Deserialize;
 
 pub use endpoint_slice::{Conditions, Endpoint, EndpointPort, EndpointSlice, TargetRef};
 pub use pod::{Container, ContainerPort, Pod, PodCondition, PodIp, PodSpec, PodStatus};
+pub use secret::Secret;
 pub use service::{Service, ServicePort, TargetPort};
+pub use service_entry::ServiceEntry;
 
 /// A node; the mesh uses its labels only.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]

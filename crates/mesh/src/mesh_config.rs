@@ -27,7 +27,10 @@ impl Default for MeshConfig {
             connect_timeout: Some(seconds(10)),
             enable_tracing: true,
             default_config: Some(proxy_config::defaults()),
-            outbound_traffic_policy: Some(OutboundTrafficPolicy { mode: Mode::AllowAny.into() }),
+            outbound_traffic_policy: Some(OutboundTrafficPolicy {
+                mode: Mode::AllowAny.into(),
+                ..OutboundTrafficPolicy::default()
+            }),
             trust_domain: TrustDomain::default().as_str().into(),
             default_service_export_to: all(),
             default_virtual_service_export_to: all(),
@@ -84,7 +87,7 @@ impl MeshConfig {
     /// Whether traffic to unknown destinations may leave the mesh.
     #[must_use]
     pub fn allows_any_outbound(&self) -> bool {
-        self.api.outbound_traffic_policy.is_none_or(|policy| policy.mode() == Mode::AllowAny)
+        self.api.outbound_traffic_policy.as_ref().is_none_or(|policy| policy.mode() == Mode::AllowAny)
     }
 
     /// Whether clients use mutual TLS by themselves where the server can.

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod endpoint;
+mod filter;
 mod http;
 mod listener;
 mod message;
@@ -16,7 +17,7 @@ use xds::Resource;
 use xds::session::Wanted;
 
 use crate::proxy::Proxy;
-use crate::scope::Scope;
+use crate::scope::{Scope, View};
 use crate::snapshot::Snapshot;
 
 /// The resources of a type that a proxy should have, in a fixed order.
@@ -26,7 +27,8 @@ use crate::snapshot::Snapshot;
 /// for it.
 #[must_use]
 pub fn generate(snapshot: &Snapshot, proxy: &Proxy, type_url: &TypeUrl, wanted: &Wanted) -> Vec<Resource> {
-    let scope = Scope::new(snapshot, proxy);
+    let view = View::new(snapshot, proxy);
+    let scope = Scope::new(snapshot, proxy, &view);
     let is_wanted = |name: &str| match wanted {
         Wanted::All => true,
         Wanted::Names(names) => names.contains(name),

@@ -9,8 +9,10 @@ pub mod generate;
 pub mod protocol;
 mod proxy;
 mod scope;
+mod settings;
 pub mod snapshot;
 
 pub use generate::generate;
-pub use proxy::{Error, Interception, Proxy};
+pub use proxy::{Error, Interception, Proxy, ProxyKind};
+pub use settings::{Features, Settings};
 pub use snapshot::Snapshot;

@@ -26,11 +26,30 @@ pub enum Interception {
     None,
 }
 
+/// What a proxy stands beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyKind {
+    /// A workload of its own.
+    Sidecar,
+    /// Nothing: it is a gateway.
+    Router,
+}
+
 /// A proxy.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     /// Its id.
     pub id: NodeId,
+    /// What it stands beside.
+    pub kind: ProxyKind,
+    /// The whole metadata of its node message.
+    pub metadata: prost_types::Struct,
+    /// Network it is in; may be empty.
+    pub network: String,
+    /// Whether it answers DNS queries of its workload (`ISTIO_META_DNS_CAPTURE`).
+    pub dns_capture: bool,
+    /// Names of extensions that its Envoy has; empty when it does not say.
+    pub extensions: Vec<String>,
     /// Namespace of its workload.
     pub namespace: String,
     /// Service account of its workload; may be empty.
@@ -73,6 +92,11 @@ impl Proxy {
             Some(Value::StringValue(text)) => text.clone(),
             _ => String::new(),
         };
+        let is_true = |name: &str| match get(name) {
+            Some(Value::BoolValue(is)) => *is,
+            Some(Value::StringValue(text)) => matches!(text.as_str(), "1" | "true"),
+            _ => false,
+        };
         let labels = match get("LABELS") {
             Some(Value::StructValue(labels)) => labels
                 .fields
@@ -107,10 +131,21 @@ impl Proxy {
             },
             locality: node.locality.clone().unwrap_or_default(),
             is_proxyless: text("GENERATOR") == "grpc",
-            http10: matches!(text("HTTP10").as_str(), "1" | "true"),
+            http10: is_true("HTTP10"),
+            kind: if node.id.starts_with("router~") { ProxyKind::Router } else { ProxyKind::Sidecar },
+            metadata: node.metadata.clone().unwrap_or_default(),
+            network: text("NETWORK"),
+            dns_capture: is_true("DNS_CAPTURE"),
+            extensions: node.extensions.iter().map(|extension| extension.name.clone()).collect(),
             idle_timeout: text("IDLE_TIMEOUT").parse().ok(),
             id,
         })
+    }
+
+    /// Whether its Envoy has an extension; one that lists none is stock Envoy.
+    #[must_use]
+    pub fn has_extension(&self, name: &str) -> bool {
+        self.extensions.iter().any(|known| known == name)
     }
 
     /// A label of the workload.

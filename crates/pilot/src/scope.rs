@@ -3,17 +3,57 @@
 use std::sync::Arc;
 
 use config::kube::TargetPort;
+use names::Hostname;
 
 use crate::proxy::Proxy;
 use crate::snapshot::authn::Modes;
 use crate::snapshot::destination_rule::Rule;
+use crate::snapshot::virtual_service::Entry;
 use crate::snapshot::{Port, Service, Snapshot};
 
-/// The view of one proxy.
+/// A way out of a proxy: an egress listener of its Sidecar, or the only one of
+/// a proxy without.
+#[derive(Clone, Debug)]
+pub(crate) struct Egress {
+    /// Its own port; `None` for the way that holds for every port.
+    pub(crate) port: Option<u16>,
+    /// Services that may be called this way, the oldest first.
+    pub(crate) services: Vec<Arc<Service>>,
+    /// VirtualServices that hold there, the oldest first.
+    pub(crate) virtual_services: Vec<Arc<Entry>>,
+}
+
+/// What a proxy may call, and by which rules: the same for all proxies that
+/// the same policies select.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// Ways out; those with a port of their own come first.
+    pub(crate) egress: Vec<Egress>,
+    /// Services of all ways out, the oldest first.
+    services: Vec<Arc<Service>>,
+    allows_any_outbound: bool,
+}
+
+impl View {
+    /// What a proxy sees of a snapshot.
+    pub(crate) fn new(snapshot: &Snapshot, proxy: &Proxy) -> Self {
+        let visible = |service: &&Arc<Service>| service.visibility.includes(&proxy.namespace);
+        let services: Vec<Arc<Service>> = snapshot.services.iter().filter(visible).cloned().collect();
+        let virtual_services = snapshot.virtual_services.visible(&proxy.namespace).cloned().collect();
+        Self {
+            egress: vec![Egress { port: None, services: services.clone(), virtual_services }],
+            services,
+            allows_any_outbound: snapshot.mesh.allows_any_outbound(),
+        }
+    }
+}
+
+/// A proxy with what it sees.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) proxy: &'a Proxy,
+    pub(crate) view: &'a View,
 }
 
 /// A port of the proxy's own workload that a service leads to.
@@ -26,16 +66,23 @@ pub(crate) struct Inbound<'a> {
 }
 
 impl<'a> Scope<'a> {
-    pub(crate) fn new(snapshot: &'a Snapshot, proxy: &'a Proxy) -> Self {
-        Self { snapshot, proxy }
+    pub(crate) fn new(snapshot: &'a Snapshot, proxy: &'a Proxy, view: &'a View) -> Self {
+        Self { snapshot, proxy, view }
     }
 
     /// Services that the proxy's workload may call, the oldest first.
     pub(crate) fn services(self) -> impl Iterator<Item = &'a Arc<Service>> {
-        self.snapshot
-            .services
-            .iter()
-            .filter(move |service| service.visibility.includes(&self.proxy.namespace))
+        self.view.services.iter()
+    }
+
+    /// The VirtualService that decides on a host.
+    pub(crate) fn virtual_service(self, host: &Hostname) -> Option<&'a Arc<Entry>> {
+        self.snapshot.virtual_services.find(&self.proxy.namespace, host)
+    }
+
+    /// Whether connections to destinations that are not known are let through.
+    pub(crate) fn allows_any_outbound(self) -> bool {
+        self.view.allows_any_outbound
     }
 
     /// The DestinationRule that holds for the proxy.

@@ -18,9 +18,11 @@ use config::{Meta, Problem, Store};
 use mesh::MeshConfig;
 use names::Hostname;
 
+use crate::settings::Settings;
+
 pub use authn::MtlsMode;
 pub use endpoint::Endpoint;
-pub use service::{Port, Service};
+pub use service::{Port, Registry, Resolution, Service};
 
 /// A pod with its metadata.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct Workload {
 pub struct Snapshot {
     /// Mesh-wide settings.
     pub mesh: Arc<MeshConfig>,
+    /// Settings of the control plane.
+    pub settings: Settings,
     /// Suffix of service names, `cluster.local`.
     pub domain: String,
     /// Services, the oldest first.
@@ -55,7 +59,8 @@ pub struct Snapshot {
 impl Snapshot {
     /// Indexes the objects of a store.
     #[must_use]
-    pub fn build(store: &Store, mesh: Arc<MeshConfig>, cluster_id: &str) -> Self {
+    pub fn build(store: &Store, settings: &Settings) -> Self {
+        let (mesh, cluster_id) = (settings.mesh.clone(), &settings.cluster_id);
         let domain = "cluster.local".to_owned();
         let pods = pods(store);
         let authn = authn::Index::build(store, &mesh.root_namespace);
@@ -68,6 +73,7 @@ impl Snapshot {
         let virtual_services = virtual_service::Index::build(store, &mesh, &domain);
         let mut snapshot = Self {
             mesh,
+            settings: settings.clone(),
             domain,
             services,
             by_host,

@@ -157,7 +157,12 @@ fn load(case: &Path) -> anyhow::Result<(Snapshot, Proxy)> {
     let node: Value = serde_json::from_str(&fs::read_to_string(case.join("proxy.json"))?)?;
     let node = Node::decode(reflect::from_json("envoy.config.core.v3.Node", node)?.as_slice())?;
     let proxy = Proxy::from_node(&node).map_err(|error| anyhow!("proxy.json: {error}"))?;
-    Ok((Snapshot::build(&store, Arc::new(mesh), "Kubernetes"), proxy))
+    let mut settings = pilot::Settings::new(Arc::new(mesh), "Kubernetes");
+    // The recorder had it off: stock Envoy has no such filter of Istio's.
+    settings.features.alpn = false;
+    settings.features.dual_stack = fs::read_to_string(case.join("features.env"))
+        .is_ok_and(|text| text.contains("ISTIO_DUAL_STACK=true"));
+    Ok((Snapshot::build(&store, &settings), proxy))
 }
 
 #[cfg(test)]

@@ -7,17 +7,6 @@ use crate::validate::nearest;
 
 /// Kinds that Istio has and that have no effect here yet.
 const NOT_YET: &[(&str, &str)] = &[
-    ("networking.istio.io", "Gateway"),
-    ("networking.istio.io", "ServiceEntry"),
-    ("networking.istio.io", "Sidecar"),
-    ("networking.istio.io", "EnvoyFilter"),
-    ("networking.istio.io", "WorkloadGroup"),
-    ("networking.istio.io", "ProxyConfig"),
-    ("security.istio.io", "AuthorizationPolicy"),
-    ("security.istio.io", "RequestAuthentication"),
-    ("telemetry.istio.io", "Telemetry"),
-    ("extensions.istio.io", "WasmPlugin"),
-    ("extensions.istio.io", "TrafficExtension"),
     ("install.istio.io", "IstioOperator"),
     ("gateway.networking.k8s.io", "GatewayClass"),
     ("gateway.networking.k8s.io", "Gateway"),

@@ -180,7 +180,7 @@ fn nothing_is_ignored_without_a_word() {
         ("PeerAuthentication", "peerauthentication", "did you mean PeerAuthentication?", false),
         ("security.istio.io", "security.istio.oi", "did you mean security.istio.io/v1?", false),
         ("PeerAuthentication", "Frobnicator", "has no kind \"Frobnicator\"", false),
-        ("PeerAuthentication", "AuthorizationPolicy", "is not supported yet and has no effect", true),
+        ("PeerAuthentication", "AuthorizationPolicy", "spec.mtls: no such field; it has no effect", true),
         ("{name: a}", "{name: a, lables: {}}", "metadata.lables: no such field: did you mean labels?", false),
         ("{name: a}", "{name: A_b}", "metadata.name: \"A_b\" is not a name", false),
         ("{name: a}", "{name: a, namespace: x.y}", "metadata.namespace: \"x.y\" is not a namespace", false),

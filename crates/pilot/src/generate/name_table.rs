@@ -99,10 +99,10 @@ mod tests {
     use std::sync::Arc;
 
     use config::{Store, yaml};
-    use mesh::MeshConfig;
     use proto::envoy::config::core::v3::Node;
 
     use super::*;
+    use crate::scope::View;
     use crate::snapshot::Snapshot;
 
     const OBJECTS: &str = "
@@ -150,10 +150,10 @@ ports: [{name: sql, port: 15432}]
         for object in contents.objects {
             store.apply(Arc::new(object));
         }
-        let snapshot = Snapshot::build(&store, Arc::new(MeshConfig::default()), "Kubernetes");
+        let snapshot = Snapshot::build(&store, &crate::Settings::new(Arc::default(), "Kubernetes"));
         let id = format!("sidecar~{ip}~b.default~default.svc.cluster.local");
         let proxy = Proxy::from_node(&Node { id, ..Node::default() }).unwrap();
-        name_table(Scope::new(&snapshot, &proxy)).table
+        name_table(Scope::new(&snapshot, &proxy, &View::new(&snapshot, &proxy))).table
     }
 
     #[test]

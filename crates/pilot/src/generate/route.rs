@@ -73,7 +73,7 @@ fn configuration(name: String, virtual_hosts: Vec<VirtualHost>) -> RouteConfigur
 
 /// Adds where requests go that no service takes.
 fn finish(scope: Scope<'_>, mut hosts: Vec<VirtualHost>) -> Vec<VirtualHost> {
-    let (name, action) = if scope.snapshot.mesh.allows_any_outbound() {
+    let (name, action) = if scope.allows_any_outbound() {
         let route = RouteAction {
             timeout: seconds(0),
             max_grpc_timeout: seconds(0),

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use config::{Spec, Store, yaml};
-use mesh::MeshConfig;
 use proto::envoy::config::cluster::v3::Cluster;
 use proto::envoy::config::core::v3::Node;
 use proto::istio::networking::v1alpha3::client_tls_settings::TlSmode as TlsMode;
 
 use super::{cluster, endpoint, route};
 use crate::proxy::Proxy;
-use crate::scope::Scope;
+use crate::scope::{Scope, View};
 use crate::snapshot::Snapshot;
 
 const OBJECTS: &str = "
@@ -54,7 +53,7 @@ fn snapshot(change: impl Fn(&mut Spec)) -> Snapshot {
         change(&mut object.spec);
         store.apply(Arc::new(object));
     }
-    Snapshot::build(&store, Arc::new(MeshConfig::default()), "Kubernetes")
+    Snapshot::build(&store, &crate::Settings::new(Arc::default(), "Kubernetes"))
 }
 
 fn proxy() -> Proxy {
@@ -64,12 +63,13 @@ fn proxy() -> Proxy {
 
 fn addresses(snapshot: &Snapshot, port: u16) -> usize {
     let name = format!("outbound|{port}||a.default.svc.cluster.local");
-    let assignment = endpoint::assignment(Scope::new(snapshot, &proxy()), &name);
+    let assignment =
+        endpoint::assignment(Scope::new(snapshot, &proxy(), &View::new(snapshot, &proxy())), &name);
     assignment.endpoints.iter().map(|locality| locality.lb_endpoints.len()).sum()
 }
 
 fn clusters(snapshot: &Snapshot) -> Vec<Cluster> {
-    let all = cluster::clusters(Scope::new(snapshot, &proxy()));
+    let all = cluster::clusters(Scope::new(snapshot, &proxy(), &View::new(snapshot, &proxy())));
     all.into_iter().filter(|cluster| cluster.name.starts_with("outbound|")).collect()
 }
 
@@ -118,7 +118,8 @@ fn tls_that_is_not_there_yet_is_no_plaintext() {
 fn rules_that_lead_nowhere_make_no_route() {
     let snapshot = snapshot(|_| {});
     let proxy = proxy();
-    let made = route::outbound(Scope::new(&snapshot, &proxy), &|name| name == "80");
+    let made =
+        route::outbound(Scope::new(&snapshot, &proxy, &View::new(&snapshot, &proxy)), &|name| name == "80");
     let hosts = &made[0].virtual_hosts;
     let names: Vec<&str> = hosts[0].routes.iter().map(|route| route.name.as_str()).collect();
     assert_eq!(names, ["last"]);

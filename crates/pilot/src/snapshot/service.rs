@@ -13,9 +13,43 @@ use super::endpoint::{self, Endpoint};
 use super::visibility::Visibility;
 use crate::protocol::Protocol;
 
+/// Where a service is known from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Registry {
+    /// A Service of Kubernetes.
+    Kubernetes,
+    /// A ServiceEntry.
+    External,
+}
+
+/// How a client comes to an address of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resolution {
+    /// The control plane sends endpoints.
+    Endpoints,
+    /// Envoy asks DNS and uses all answers.
+    Dns,
+    /// Envoy asks DNS and uses one answer at a time.
+    DnsRoundRobin,
+    /// The client has chosen the address already.
+    Passthrough,
+    /// Envoy asks DNS for the name in the request.
+    DynamicDns,
+}
+
 /// A service.
 #[derive(Debug)]
 pub struct Service {
+    /// Where it is known from.
+    pub registry: Registry,
+    /// How clients come to an address.
+    pub resolution: Resolution,
+    /// Whether it is outside of the mesh.
+    pub is_external: bool,
+    /// Further names that its servers' certificates may bear.
+    pub subject_alt_names: Vec<String>,
+    /// When it was made, as in [`Meta`].
+    pub created: Option<String>,
     /// Its full name.
     pub host: Hostname,
     /// Its name.
@@ -98,6 +132,11 @@ pub(super) fn build(
         // Those that are not ready are kept by endpoints of their own only on request.
         own.retain(|endpoint| endpoint.is_ready || service.publish_not_ready_addresses);
         services.push(Arc::new(Service {
+            registry: Registry::Kubernetes,
+            resolution: if service.is_headless() { Resolution::Passthrough } else { Resolution::Endpoints },
+            is_external: false,
+            subject_alt_names: Vec::new(),
+            created: object.meta.creation_timestamp.clone(),
             aliases: aliases.remove(&host).unwrap_or_default(),
             host,
             name: name.clone(),

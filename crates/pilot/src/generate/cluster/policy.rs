@@ -74,7 +74,7 @@ pub(in crate::generate) fn for_port<'a>(
 pub(in crate::generate) fn simple(policy: &Policy<'_>) -> Option<SimpleLb> {
     match policy.load_balancer?.lb_policy.as_ref()? {
         Balancer::Simple(simple) => SimpleLb::try_from(*simple).ok(),
-        Balancer::ConsistentHash(_) => None,
+        Balancer::ConsistentHash(_) | Balancer::BackendUtilization(_) => None,
     }
 }
 

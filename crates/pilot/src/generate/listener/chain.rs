@@ -11,39 +11,51 @@ use proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use proto::envoy::r#type::v3::Int32Range;
 
+use crate::generate::filter::wasm::Phase;
+use crate::generate::filter::{Place, access_log, ext_authz, rbac, stats, wasm};
 use crate::generate::message::{network_filter, seconds};
 use crate::scope::Scope;
+
+const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
 
 /// What HTTP looks like to the inspector when it is not encrypted.
 pub(super) const PLAIN_HTTP: [&str; 2] = ["http/1.1", "h2c"];
 
-/// Forwards bytes to a cluster.
-pub(super) fn tcp(scope: Scope<'_>, cluster: &str) -> Filter {
-    let proxy = TcpProxy {
+/// Forwards bytes to a cluster, past what policies put before it.
+pub(super) fn tcp(scope: Scope<'_>, place: Place<'_>, cluster: &str) -> Vec<Filter> {
+    let proxy = TcpProxy { access_log: access_log::tcp(scope, place), ..proxy(scope, cluster) };
+    let mut filters = ext_authz::network(scope, place);
+    filters.extend(wasm::network(scope, place, Phase::Authn));
+    filters.extend(wasm::network(scope, place, Phase::Authz));
+    filters.extend(rbac::network(scope, place));
+    filters.extend(wasm::network(scope, place, Phase::Stats));
+    filters.extend(wasm::network(scope, place, Phase::Unspecified));
+    filters.extend(stats::network(scope, place));
+    filters.push(network_filter(TCP_PROXY, &proxy));
+    filters
+}
+
+/// Ends connections that would come back for ever.
+pub(super) fn black_hole(scope: Scope<'_>) -> Vec<Filter> {
+    vec![network_filter(TCP_PROXY, &proxy(scope, cluster_name::BLACK_HOLE))]
+}
+
+fn proxy(scope: Scope<'_>, cluster: &str) -> TcpProxy {
+    TcpProxy {
         stat_prefix: cluster.into(),
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.into())),
         idle_timeout: scope.proxy.idle_timeout.map(Into::into),
         ..TcpProxy::default()
-    };
-    network_filter("envoy.filters.network.tcp_proxy", &proxy)
+    }
 }
 
 /// Where traffic goes that the mesh knows nothing of.
 pub(super) fn unknown_destination(scope: Scope<'_>) -> &'static str {
-    if scope.snapshot.mesh.allows_any_outbound() {
-        cluster_name::PASSTHROUGH
-    } else {
-        cluster_name::BLACK_HOLE
-    }
+    if scope.allows_any_outbound() { cluster_name::PASSTHROUGH } else { cluster_name::BLACK_HOLE }
 }
 
-pub(super) fn chain(name: &str, matcher: Option<FilterChainMatch>, filter: Filter) -> FilterChain {
-    FilterChain {
-        name: name.into(),
-        filter_chain_match: matcher,
-        filters: vec![filter],
-        ..FilterChain::default()
-    }
+pub(super) fn chain(name: &str, matcher: Option<FilterChainMatch>, filters: Vec<Filter>) -> FilterChain {
+    FilterChain { name: name.into(), filter_chain_match: matcher, filters, ..FilterChain::default() }
 }
 
 /// Envoy's time for a TLS handshake on chains of services.

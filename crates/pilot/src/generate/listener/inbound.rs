@@ -8,8 +8,11 @@ use proto::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, 
 use proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
-use super::chain::{chain, disabled_on, http_inspector, listener_filter, matching, plain_http, tcp};
+use super::chain::{
+    black_hole, chain, disabled_on, http_inspector, listener_filter, matching, plain_http, tcp,
+};
 use super::{ANY, base, set_detection_timeout};
+use crate::generate::filter::{Direction, Place, access_log};
 use crate::generate::{http, route, tls};
 use crate::protocol::Protocol;
 use crate::scope::{Inbound, Scope};
@@ -29,8 +32,8 @@ struct Target {
     port: Option<u16>,
     mode: MtlsMode,
     protocol: Protocol,
-    http: Filter,
-    tcp: Filter,
+    http: Vec<Filter>,
+    tcp: Vec<Filter>,
     http_name: String,
     tcp_name: String,
     is_passthrough: bool,
@@ -53,12 +56,9 @@ pub(super) fn listener(scope: Scope<'_>) -> Listener {
     let mut listener = base("virtualInbound".into(), ANY, ports::INBOUND, TrafficDirection::Inbound);
     set_detection_timeout(scope, &mut listener);
     listener.max_connections_to_accept_per_socket_event = Some(1);
+    listener.access_log = access_log::listener(scope, Direction::Inbound);
     let loops = matching(Some(ports::INBOUND), "", &[]);
-    listener.filter_chains.push(chain(
-        "virtualInbound-blackhole",
-        Some(loops),
-        tcp(scope, cluster_name::BLACK_HOLE),
-    ));
+    listener.filter_chains.push(chain("virtualInbound-blackhole", Some(loops), black_hole(scope)));
     let mtls = mutual_tls(scope);
     for target in &targets {
         listener.filter_chains.extend(chains(scope, target, &mtls));
@@ -76,12 +76,13 @@ fn mutual_tls(scope: Scope<'_>) -> TransportSocket {
 fn passthrough(scope: Scope<'_>, port: Option<u16>, mode: MtlsMode) -> Target {
     let cluster = cluster_name::INBOUND_PASSTHROUGH;
     let routes = route::inbound(scope, None, cluster, 0);
+    let place = Place::new(Direction::Inbound, Protocol::Auto, port.unwrap_or(0), None);
     Target {
         port,
         mode,
         protocol: Protocol::Auto,
-        http: http::inbound(scope, cluster, routes, Protocol::Auto),
-        tcp: tcp(scope, cluster),
+        http: vec![http::inbound(scope, place, cluster, routes)],
+        tcp: tcp(scope, place, cluster),
         http_name: "virtualInbound-catchall-http".into(),
         tcp_name: "virtualInbound".into(),
         is_passthrough: true,
@@ -93,12 +94,13 @@ fn of_service(scope: Scope<'_>, inbound: &Inbound<'_>, mode: MtlsMode) -> Target
     let cluster = ClusterName::inbound(*target).to_string();
     let name = format!("{ANY}_{target}");
     let routes = route::inbound(scope, Some(service), &cluster, port.number);
+    let place = Place::new(Direction::Inbound, port.protocol, *target, Some(service));
     Target {
         port: Some(*target),
         mode,
         protocol: port.protocol,
-        http: http::inbound(scope, &format!("inbound_{name}"), routes, port.protocol),
-        tcp: tcp(scope, &cluster),
+        http: vec![http::inbound(scope, place, &format!("inbound_{name}"), routes)],
+        tcp: tcp(scope, place, &cluster),
         http_name: name.clone(),
         tcp_name: name,
         is_passthrough: false,
@@ -110,11 +112,12 @@ fn chains(scope: Scope<'_>, target: &Target, mtls: &TransportSocket) -> Vec<Filt
     let Target { port, mode, protocol, http, tcp, http_name, tcp_name, is_passthrough } = target;
     let tls = |protocols: &[&str]| matching(*port, "tls", protocols);
     let raw = || matching(*port, "raw_buffer", &[]);
-    let plain =
-        |name: &str, matcher: FilterChainMatch, filter: &Filter| chain(name, Some(matcher), filter.clone());
-    let secure = |name: &str, matcher: FilterChainMatch, filter: &Filter| FilterChain {
+    let plain = |name: &str, matcher: FilterChainMatch, filters: &[Filter]| {
+        chain(name, Some(matcher), filters.to_vec())
+    };
+    let secure = |name: &str, matcher: FilterChainMatch, filters: &[Filter]| FilterChain {
         transport_socket: Some(mtls.clone()),
-        ..plain(name, matcher, filter)
+        ..plain(name, matcher, filters)
     };
     match (mode, protocol) {
         (MtlsMode::Strict, Protocol::Auto) => {

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use names::{ClusterName, cluster_name, port as ports};
+use names::{ClusterName, port as ports};
 use proto::envoy::config::core::v3::TrafficDirection;
 use proto::envoy::config::listener::v3::{FilterChainMatch, Listener};
 
 use super::chain::{
-    chain, http_inspector, matching, plain_http, tcp, unknown_destination, with_handshake_timeout,
+    black_hole, chain, http_inspector, matching, plain_http, tcp, unknown_destination, with_handshake_timeout,
 };
 use super::{ANY, base, set_detection_timeout};
+use crate::generate::filter::{Direction, Place, access_log};
 use crate::generate::http;
 use crate::protocol::Protocol;
 use crate::scope::Scope;
@@ -24,9 +25,11 @@ pub(super) fn catch_all(scope: Scope<'_>) -> Listener {
     let mut listener = base("virtualOutbound".into(), ANY, port, TrafficDirection::Outbound);
     listener.use_original_dst = Some(true);
     listener.max_connections_to_accept_per_socket_event = Some(1);
+    listener.access_log = access_log::listener(scope, Direction::Outbound);
+    let anything = Place::new(Direction::Outbound, Protocol::Tcp, 0, None);
     listener.filter_chains = vec![
-        chain("virtualOutbound-blackhole", Some(loops), tcp(scope, cluster_name::BLACK_HOLE)),
-        chain("virtualOutbound-catchall-tcp", None, tcp(scope, unknown_destination(scope))),
+        chain("virtualOutbound-blackhole", Some(loops), black_hole(scope)),
+        chain("virtualOutbound-catchall-tcp", None, tcp(scope, anything, unknown_destination(scope))),
     ];
     listener
 }
@@ -78,14 +81,16 @@ fn of_port(scope: Scope<'_>, service: &Service, port: &Port, bind: &str) -> List
     set_detection_timeout(scope, &mut listener);
 
     let cluster = ClusterName::outbound(port.number, "", &service.host).to_string();
-    let to_service = || with_handshake_timeout(chain("", None, tcp(scope, &cluster)));
+    let place = Place::new(Direction::Outbound, port.protocol, port.number, Some(service));
+    let to_service = || with_handshake_timeout(chain("", None, tcp(scope, place, &cluster)));
     let routed = |routes: &str| {
-        let manager = http::outbound(scope, &format!("outbound_{name}"), routes, port.protocol);
-        with_handshake_timeout(chain("", Some(plain_http(scope, None)), manager))
+        let manager = http::outbound(scope, place, &format!("outbound_{name}"), routes);
+        with_handshake_timeout(chain("", Some(plain_http(scope, None)), vec![manager]))
     };
     if port.protocol.is_http() {
         // The port is shared: what is not HTTP is for somebody else.
-        let passthrough = tcp(scope, unknown_destination(scope));
+        let anything = Place::new(Direction::Outbound, Protocol::Tcp, port.number, None);
+        let passthrough = tcp(scope, anything, unknown_destination(scope));
         listener.filter_chains = vec![routed(&port.number.to_string())];
         listener.default_filter_chain =
             Some(chain("PassthroughFilterChain", Some(FilterChainMatch::default()), passthrough));

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use config::{Store, yaml};
-use mesh::MeshConfig;
 use proto::envoy::config::core::v3::Node;
 use proto::envoy::config::route::v3::route_action::ClusterSpecifier;
 
 use super::*;
 use crate::proxy::Proxy;
+use crate::scope::View;
 use crate::snapshot::Snapshot;
 
 const OBJECTS: &str = "
@@ -42,7 +42,7 @@ fn snapshot() -> Snapshot {
     for object in contents.objects {
         store.apply(Arc::new(object));
     }
-    Snapshot::build(&store, Arc::new(MeshConfig::default()), "Kubernetes")
+    Snapshot::build(&store, &crate::Settings::new(Arc::default(), "Kubernetes"))
 }
 
 fn proxy() -> Proxy {
@@ -55,7 +55,8 @@ fn proxy() -> Proxy {
 #[test]
 fn a_listener_bears_the_name_that_was_asked_for() {
     let (snapshot, proxy) = (snapshot(), proxy());
-    let scope = Scope::new(&snapshot, &proxy);
+    let view = View::new(&snapshot, &proxy);
+    let scope = Scope::new(&snapshot, &proxy, &view);
     let names = [
         "echo:7070",
         "echo.default:7070",
@@ -75,7 +76,8 @@ fn a_listener_bears_the_name_that_was_asked_for() {
 #[test]
 fn the_route_leads_to_the_cluster_of_the_rule() {
     let (snapshot, proxy) = (snapshot(), proxy());
-    let scope = Scope::new(&snapshot, &proxy);
+    let view = View::new(&snapshot, &proxy);
+    let scope = Scope::new(&snapshot, &proxy, &view);
     let name = format!("outbound|7070||{HOST}");
     let found = routes(scope, [name.as_str(), "outbound|1||x.y"].into_iter());
     let Some(Action::Route(action)) = &found[0].virtual_hosts[0].routes[0].action else { panic!() };
@@ -94,11 +96,15 @@ fn the_route_leads_to_the_cluster_of_the_rule() {
 fn a_server_gets_the_listener_of_its_port() {
     let (snapshot, mut proxy) = (snapshot(), proxy());
     let name = format!("{SERVER}0.0.0.0:17070");
-    let found = listeners(Scope::new(&snapshot, &proxy), [name.as_str()].into_iter());
+    let found =
+        listeners(Scope::new(&snapshot, &proxy, &View::new(&snapshot, &proxy)), [name.as_str()].into_iter());
     assert!(found[0].filter_chains[0].transport_socket.is_none(), "permissive is plaintext");
     proxy.labels.insert(names::label::TLS_MODE.into(), names::label::TLS_MODE_ISTIO.into());
     let other = format!("{SERVER}0.0.0.0:1");
-    let found = listeners(Scope::new(&snapshot, &proxy), [name.as_str(), &other].into_iter());
+    let found = listeners(
+        Scope::new(&snapshot, &proxy, &View::new(&snapshot, &proxy)),
+        [name.as_str(), &other].into_iter(),
+    );
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].filter_chains[0].name, "inbound-mtls");
 }

@@ -21,7 +21,7 @@ pub(super) fn of_port(scope: Scope<'_>, port: u16, services: &[&Arc<Service>]) -
     let mut hosts: Vec<VirtualHost> =
         services.iter().flat_map(|service| of_service(scope, service, port)).collect();
     let known: BTreeSet<&Hostname> = services.iter().map(|service| &service.host).collect();
-    for entry in scope.snapshot.virtual_services.visible(&scope.proxy.namespace) {
+    for entry in scope.view.egress.iter().flat_map(|egress| &egress.virtual_services) {
         for host in &entry.hosts {
             let is_service = scope.snapshot.service(host).is_some();
             // A host that is no service lives on the port of HTTP; a service
@@ -30,7 +30,7 @@ pub(super) fn of_port(scope: Scope<'_>, port: u16, services: &[&Arc<Service>]) -
             if known.contains(host) || !(shares || (!is_service && port == HTTP_PORT)) {
                 continue;
             }
-            let decides = scope.snapshot.virtual_services.find(&scope.proxy.namespace, host);
+            let decides = scope.virtual_service(host);
             if !decides.is_some_and(|decides| Arc::ptr_eq(decides, entry)) {
                 continue;
             }
@@ -46,7 +46,7 @@ pub(super) fn of_port(scope: Scope<'_>, port: u16, services: &[&Arc<Service>]) -
 
 /// The virtual host of a service's port.
 pub(super) fn of_service(scope: Scope<'_>, service: &Service, port: u16) -> Vec<VirtualHost> {
-    let entry = scope.snapshot.virtual_services.find(&scope.proxy.namespace, &service.host);
+    let entry = scope.virtual_service(&service.host);
     let mut routes = entry.map(|entry| of_entry(scope, entry, &service.host, port)).unwrap_or_default();
     if entry.is_none_or(|entry| entry.spec.http.is_empty()) {
         routes = vec![default_route(scope, &service.host, port)];

@@ -1,0 +1,11 @@
+//! Tokens of end users (RequestAuthentication).
+
+use proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
+
+use super::Place;
+use crate::scope::Scope;
+
+/// Filters for requests.
+pub(in crate::generate) fn http(_: Scope<'_>, _: Place<'_>) -> Vec<HttpFilter> {
+    Vec::new()
+}
