@@ -1,19 +1,21 @@
 //! The gRPC face of xDS: `AggregatedDiscoveryService`, both variants.
 
-use std::pin::Pin;
+mod body;
+mod service;
 
-use futures_util::{Stream, StreamExt as _};
-use proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use proto::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use http::{Extensions, HeaderMap};
 use runtime::tasks::Tasks;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status, Streaming};
 use tracing::warn;
-use xds::{Answer, Variant, wire};
+use xds::Variant;
 
+use self::body::Responses;
 use crate::auth::{Caller, Chain, Credentials};
 use crate::listener::Peer;
 use crate::push::connection::{self, Hub, Incoming, OUTBOX};
@@ -21,6 +23,8 @@ use crate::push::connection::{self, Hub, Incoming, OUTBOX};
 /// Largest request of a proxy, as with Istio. The first one of a proxy that
 /// comes back lists what it has: some fifty thousand resources fit.
 pub const MAX_REQUEST: usize = 4 * 1024 * 1024;
+/// How long a proxy that takes nothing is told why its stream ends.
+const LAST_WORD: Duration = Duration::from_secs(10);
 
 /// Serves discovery streams.
 #[derive(Clone, Debug)]
@@ -30,7 +34,8 @@ pub struct Service {
     tasks: Tasks,
 }
 
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// Who calls, and from where.
+type From = (Option<Caller>, Option<SocketAddr>);
 
 impl Service {
     /// A service on the shared state; `auth` tells who calls.
@@ -40,44 +45,41 @@ impl Service {
     }
 
     /// The caller; `None` on the plaintext port, which asks for no credentials.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<Option<Caller>, Status> {
-        let peer = request.extensions().get::<Peer>();
+    async fn caller(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<From, Status> {
+        let peer = extensions.get::<Peer>();
+        let address = peer.map(|peer| peer.address);
         if peer.is_some_and(|peer| !peer.is_tls) {
-            return Ok(None);
+            return Ok((None, address));
         }
-        match self.auth.authenticate(&Credentials::of(request.metadata(), peer)).await {
-            Ok(caller) => Ok(Some(caller)),
+        let metadata = MetadataMap::from_headers(headers.clone());
+        match self.auth.authenticate(&Credentials::of(&metadata, peer)).await {
+            Ok(caller) => Ok((Some(caller), address)),
             Err(reason) => {
-                let address = peer.map(|peer| peer.address);
                 warn!(target: "ads", ?address, reason, "stream refused");
                 Err(Status::unauthenticated(format!("authentication failure: {reason}")))
             }
         }
     }
 
-    fn start<Req, Res>(
+    /// Serves one stream by a task of its own.
+    fn start<T: Send + 'static>(
         &self,
-        caller: Option<Caller>,
+        (caller, peer): From,
         variant: Variant,
-        requests: Streaming<Req>,
-        read: fn(Req) -> Incoming,
-        write: fn(Answer) -> Res,
-    ) -> Response<Responses<Res>>
-    where
-        Req: Send + 'static,
-        Res: Send + 'static,
-    {
+        requests: Streaming<T>,
+        read: fn(T) -> Incoming,
+    ) -> Responses {
         let (outbox, answers) = mpsc::channel(OUTBOX);
         let hub = self.hub.clone();
         let requests = requests.map(move |request| request.map(read).map_err(too_large));
         let last_word = outbox.clone();
         self.tasks.spawn("ads stream", async move {
-            if let Err(status) = connection::serve(hub, caller, variant, requests, outbox).await {
-                // Nobody listens when the proxy left first.
-                drop(last_word.send(Err(status)).await);
+            if let Err(status) = connection::serve(hub, caller, peer, variant, requests, outbox).await {
+                // Nobody listens when the proxy left first, or takes nothing.
+                drop(last_word.send_timeout(Err(status), LAST_WORD).await);
             }
         });
-        Response::new(Box::pin(ReceiverStream::new(answers).map(move |answer| answer.map(write))))
+        Responses::new(variant, answers)
     }
 }
 
@@ -92,34 +94,4 @@ fn too_large(status: Status) -> Status {
          or let a Sidecar object limit what the proxy sees",
         status.message()
     ))
-}
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Service {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let caller = self.caller(&request).await?;
-        let read = |mut request: DiscoveryRequest| Incoming {
-            node: request.node.take(),
-            request: wire::from_sotw(request),
-        };
-        Ok(self.start(caller, Variant::Sotw, request.into_inner(), read, wire::to_sotw))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let caller = self.caller(&request).await?;
-        let read = |mut request: DeltaDiscoveryRequest| Incoming {
-            node: request.node.take(),
-            request: wire::from_delta(request),
-        };
-        Ok(self.start(caller, Variant::Delta, request.into_inner(), read, wire::to_delta))
-    }
 }

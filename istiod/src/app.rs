@@ -8,11 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
-use proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use runtime::tasks::Tasks;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tracing::{error, info};
@@ -25,7 +24,9 @@ use crate::ca::authority::{self, Authority};
 use crate::ca::service::Service as CaService;
 use crate::config::Settings;
 use crate::debug::Pages;
+use crate::debug::guard::Guard;
 use crate::hosts;
+use crate::jwks::Keys;
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::push::connection::Hub;
@@ -34,8 +35,11 @@ use crate::push::status::Table;
 use crate::state_dir::StateDir;
 use crate::world::{self, Builder};
 
-/// Proxies computed at once, for each CPU.
-const THROTTLE_PER_CPU: usize = 2;
+/// Proxies computed at once, for each CPU: results are shared, so more would
+/// only wait for each other.
+const THROTTLE_PER_CPU: usize = 1;
+/// Wishes of debug pages that may wait.
+const WISHES: usize = 4;
 /// Bytes that a peer may send before it must wait; large meshes have large messages.
 const WINDOW: u32 = 1024 * 1024;
 
@@ -80,13 +84,18 @@ pub async fn build(settings: Settings) -> anyhow::Result<Running> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
 
-    let builder = Builder::new(settings.mesh.clone(), &settings.cluster_id);
-    let (publish, world) = watch::channel(Arc::new(builder.build()));
+    let mut builder = Builder::new(settings.mesh.clone(), &settings.cluster_id);
+    builder.settings().features = settings.features.clone();
+    builder.settings().variables = Arc::new(settings.provider_variables.clone());
+    builder.settings().networks = Arc::new(settings.networks.clone());
+    let (publish, world) = watch::channel(Arc::new(builder.empty()));
+    let (wish, wishes) = mpsc::channel(WISHES);
     let (tell, problems) = watch::channel(world::Problems::default());
     let updates = source::directory::watch(&tasks, &settings.config_dir)?;
     let debounce = Debounce::new(settings.debounce_after, settings.debounce_max);
     let publisher = world::Publisher { world: publish, problems: tell, metrics: metrics.clone() };
-    tasks.spawn("world", world::run(builder, updates, debounce, publisher));
+    let keys = Keys::new(settings.keys.clone(), metrics.clone(), tasks.clone());
+    tasks.spawn("world", world::run(builder, updates, wishes, keys, debounce, publisher));
 
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let throttle = if settings.push_throttle > 0 { settings.push_throttle } else { cpus * THROTTLE_PER_CPU };
@@ -98,11 +107,9 @@ pub async fn build(settings: Settings) -> anyhow::Result<Running> {
         identity_check: settings.identity_check,
         serial: Arc::new(AtomicU64::new(0)),
     };
-    let ads =
-        AggregatedDiscoveryServiceServer::new(ads::Service::new(hub.clone(), auth.clone(), tasks.clone()))
-            .max_decoding_message_size(ads::MAX_REQUEST)
-            .max_encoding_message_size(usize::MAX);
-    let ca = IstioCertificateServiceServer::new(CaService::new(authority.clone(), auth, metrics.clone()));
+    let ads = ads::Service::new(hub.clone(), auth.clone(), tasks.clone());
+    let ca =
+        IstioCertificateServiceServer::new(CaService::new(authority.clone(), auth.clone(), metrics.clone()));
 
     let hosts = hosts::of(&settings)?;
     let tls = authority.serving(&hosts, settings.root_ttl, now)?;
@@ -121,7 +128,8 @@ pub async fn build(settings: Settings) -> anyhow::Result<Running> {
         serve(&tasks, "plaintext grpc", server(&settings).add_service(ads), incoming, world.clone());
     }
 
-    let pages = Pages { table: hub.table, world, problems, registry: Arc::new(registry) };
+    let guard = Guard::new(auth.clone(), &settings.namespace);
+    let pages = Pages { table: hub.table, world, problems, registry: Arc::new(registry), wish };
     let monitoring = bind("--monitoringAddr", settings.monitoring).await?;
     let http = bind("--httpAddr", settings.http).await?;
     let running = Running {
@@ -134,10 +142,15 @@ pub async fn build(settings: Settings) -> anyhow::Result<Running> {
         shutdown: settings.shutdown,
     };
     for (name, listener) in [("monitoring", monitoring), ("http", http)] {
-        let pages = pages.clone();
-        runtime::http::serve(&tasks, name, listener, move |request, _| {
-            let answer = pages.answer(&request);
-            async move { answer }
+        let (pages, guard) = (pages.clone(), guard.clone());
+        runtime::http::serve(&tasks, name, listener, move |request, peer| {
+            let (pages, guard) = (pages.clone(), guard.clone());
+            async move {
+                match guard.refusal(&request, peer).await {
+                    Some(refusal) => refusal,
+                    None => pages.answer(&request),
+                }
+            }
         });
     }
     info!(

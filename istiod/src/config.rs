@@ -2,12 +2,14 @@
 
 pub mod args;
 pub mod env;
+pub mod features;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mesh::MeshConfig;
+use mesh::{MeshConfig, MeshNetworks};
 
 /// Everything `istiod discovery` needs to start, checked.
 #[derive(Clone, Debug)]
@@ -34,6 +36,14 @@ pub struct Settings {
     pub custom_hosts: Vec<String>,
     /// Mesh-wide settings.
     pub mesh: MeshConfig,
+    /// Networks that the mesh spans.
+    pub networks: MeshNetworks,
+    /// Switches of translation.
+    pub features: pilot::Features,
+    /// Environment variables that providers of the mesh are told the values of.
+    pub provider_variables: BTreeMap<String, String>,
+    /// How keys of token issuers are fetched.
+    pub keys: crate::jwks::Settings,
     /// Audiences a token may have.
     pub audiences: Vec<String>,
     /// Lifetime of a workload certificate when the request names none.

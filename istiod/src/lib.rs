@@ -12,6 +12,7 @@ pub mod ca;
 pub mod config;
 pub mod debug;
 pub mod hosts;
+pub mod jwks;
 pub mod listener;
 pub mod metrics;
 pub mod program;

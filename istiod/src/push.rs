@@ -3,4 +3,6 @@
 
 pub mod connection;
 pub mod debounce;
+mod secret;
 pub mod status;
+pub mod work;

@@ -1,20 +1,26 @@
 //! The configuration in force: one task takes what the source says, and makes
 //! of it the snapshot that all connections read.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+mod builder;
 
-use config::{Problem, Store};
-use mesh::MeshConfig;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::{Kind, Problem, Store};
 use pilot::Snapshot;
+use pilot::cache::{Cache, Now};
+use pilot::depend::Stamps;
 use source::Update;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::info;
 
+use crate::jwks::Keys;
 use crate::metrics::Metrics;
 use crate::push::debounce::Debounce;
+use crate::push::work;
+
+pub use builder::Builder;
 
 /// A configuration with everything derived from it.
 #[derive(Debug)]
@@ -27,53 +33,24 @@ pub struct World {
     pub store: Store,
     /// Their indexes.
     pub snapshot: Snapshot,
+    /// What has changed when.
+    pub stamps: Stamps,
+    /// What proxies get of it.
+    pub cache: Arc<Cache>,
+    /// Serial of the last one that was to be sent whole to every proxy.
+    pub forced: u64,
+}
+
+impl World {
+    /// It, for translation.
+    #[must_use]
+    pub fn now(&self) -> Now<'_> {
+        Now { cache: &self.cache, snapshot: &self.snapshot, stamps: &self.stamps }
+    }
 }
 
 /// What is wrong with objects that cannot be used, and so are in no world.
 pub type Problems = Arc<[Problem]>;
-
-/// Makes worlds from updates.
-#[derive(Debug)]
-pub struct Builder {
-    settings: pilot::Settings,
-    store: Store,
-    serial: u64,
-}
-
-impl Builder {
-    /// Starts without objects.
-    #[must_use]
-    pub fn new(mesh: MeshConfig, cluster_id: &str) -> Self {
-        let settings = pilot::Settings::new(Arc::new(mesh), cluster_id);
-        Self { settings, store: Store::default(), serial: 0 }
-    }
-
-    /// The world as it is now.
-    #[must_use]
-    pub fn build(&self) -> World {
-        let snapshot = Snapshot::build(&self.store, &self.settings);
-        let now = OffsetDateTime::from(SystemTime::now());
-        let stamp = now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default();
-        World {
-            serial: self.serial,
-            version: format!("{stamp}/{}", self.serial),
-            store: self.store.clone(),
-            snapshot,
-        }
-    }
-
-    /// Takes an update; `false` when it changes nothing that an object says.
-    fn take(&mut self, update: Update) -> bool {
-        let mut changed = false;
-        for key in &update.delete {
-            changed |= self.store.delete(key);
-        }
-        for object in update.apply.into_iter().chain(update.moved) {
-            changed |= self.store.apply(object);
-        }
-        changed
-    }
-}
 
 /// Where worlds and problems are published.
 #[derive(Debug)]
@@ -86,11 +63,24 @@ pub struct Publisher {
     pub metrics: Arc<Metrics>,
 }
 
+/// Wishes of debug pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Send everything to everybody.
+    Push,
+}
+
+/// Longest time that the first world waits for keys of token issuers; without
+/// them every token would be refused for a moment.
+const KEYS: Duration = Duration::from_secs(2);
+
 /// Takes updates until the source ends; what comes in quick succession is
 /// published once. The first update is published at once: proxies wait for it.
 pub async fn run(
     mut builder: Builder,
     mut updates: mpsc::Receiver<Update>,
+    mut wishes: mpsc::Receiver<Wish>,
+    mut keys: Keys,
     mut debounce: Debounce,
     to: Publisher,
 ) {
@@ -100,41 +90,62 @@ pub async fn run(
                 let Some(mut update) = update else { return };
                 to.problems.send_replace(std::mem::take(&mut update.problems).into());
                 let has_moved = !update.moved.is_empty();
+                to.metrics.updates(&update);
+                let is_endpoints = is_endpoints(&update);
                 let changed = builder.take(update);
-                if builder.serial == 0 {
+                keys.follow(builder.store());
+                if builder.serial() == 0 {
+                    keys.settle(KEYS).await;
+                    builder.settings().key_sets = keys.sets();
                     to.publish(&mut builder);
+                } else if changed && is_endpoints {
+                    debounce.endpoints_changed();
                 } else if changed {
                     debounce.changed();
                 } else {
                     if has_moved {
-                        to.replace(&builder);
+                        to.replace(&mut builder);
                     }
                     to.count(&to.world.borrow());
                 }
             }
-            _ = debounce.due() => to.publish(&mut builder),
+            () = keys.changed() => {
+                builder.settings().key_sets = keys.sets();
+                debounce.changed();
+            }
+            Some(wish) = wishes.recv() => match wish {
+                Wish::Push => {
+                    builder.force();
+                    to.publish(&mut builder);
+                }
+            },
+            waited = debounce.due() => {
+                to.metrics.debounced(waited);
+                to.publish(&mut builder);
+            }
         }
     }
 }
 
 impl Publisher {
     fn publish(&self, builder: &mut Builder) {
-        builder.serial += 1;
-        let world = builder.build();
+        let begin = Instant::now();
+        let Some(world) = work::blocking(|| builder.build()) else { return };
+        self.metrics.built(&world, begin.elapsed());
         self.count(&world);
         info!(target: "ads", version = world.version, objects = world.store.len(), services = world.snapshot.services.len(), problems = world.snapshot.problems.len(), "push");
         for problem in &world.snapshot.problems {
             tracing::warn!(target: "config", "{problem}");
         }
-        self.world.send_replace(Arc::new(world));
+        self.world.send_replace(world);
     }
 
     /// Publishes the same configuration with other positions, which concerns
     /// debug pages and messages, and no proxy: nobody is woken.
-    fn replace(&self, builder: &Builder) {
-        let world = World { version: self.world.borrow().version.clone(), ..builder.build() };
+    fn replace(&self, builder: &mut Builder) {
+        let world = builder.repositioned();
         self.world.send_if_modified(|now| {
-            *now = Arc::new(world);
+            *now = world;
             false
         });
     }
@@ -145,34 +156,16 @@ impl Publisher {
     }
 }
 
+/// Whether an update is of endpoints and nothing else.
+fn is_endpoints(update: &Update) -> bool {
+    let keys = update.apply.iter().map(|object| &object.key).chain(&update.delete);
+    keys.into_iter().all(|key| matches!(key.kind, Kind::EndpointSlice | Kind::Endpoints))
+}
+
 fn errors(problems: &[Problem]) -> i64 {
     let count = problems.iter().filter(|problem| problem.severity == config::Severity::Error).count();
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use config::yaml;
-
-    use super::*;
-
-    #[test]
-    fn objects_that_moved_wake_nobody() {
-        let (world, mut seen) = watch::channel(Arc::new(Builder::new(MeshConfig::default(), "c").build()));
-        let (problems, _) = watch::channel(Problems::default());
-        let to = Publisher { world, problems, metrics: Arc::default() };
-        let mut builder = Builder::new(MeshConfig::default(), "c");
-        let text = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n";
-        let objects = |text: &str| yaml::read("a.yaml", text).objects.into_iter().map(Arc::new).collect();
-        assert!(builder.take(Update { apply: objects(text), ..Update::default() }));
-        to.publish(&mut builder);
-        let version = seen.borrow_and_update().version.clone();
-        let moved = Update { moved: objects(&format!("# comment\n{text}")), ..Update::default() };
-        assert!(!builder.take(moved));
-        to.replace(&builder);
-        assert!(!seen.has_changed().unwrap());
-        let position = seen.borrow().store.objects().next().unwrap().position.to_string();
-        assert_eq!(position, "a.yaml:2");
-        assert_eq!(seen.borrow().version, version);
-    }
-}
+mod tests;

@@ -2,17 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
+#[path = "in_process/attacks.rs"]
+mod attacks;
 #[path = "in_process/hostile.rs"]
 mod hostile;
+#[path = "in_process/pages.rs"]
+mod pages;
 #[path = "in_process/plane.rs"]
 mod plane;
 #[path = "in_process/refusal.rs"]
 mod refusal;
+#[path = "in_process/secrets.rs"]
+mod secrets;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use clap::Parser as _;
 use istiod::auth::local::Issuer;
+use istiod::config::args::{Cli, Command};
+use istiod::config::env;
 use istiod::state_dir::StateDir;
 use names::{Namespace, ServiceAccount};
 use pki::certificate::Certificate;
@@ -365,8 +374,13 @@ async fn a_broken_file_changes_nothing_and_is_named_with_its_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plaintext_port_is_closed_unless_asked_for_and_pages_answer() {
+    let Command::Discovery(args) =
+        Cli::try_parse_from(["istiod", "discovery", "--config-dir", "."]).unwrap().command
+    else {
+        panic!()
+    };
+    assert_eq!(env::resolve(&args, |_| None).unwrap().plain_grpc, None);
     let plane = Plane::start().await;
-    assert_eq!(plane.running.plain_grpc, None);
     assert_eq!(plane.page(plane.running.http, "/ready").await.0, 200);
     assert_eq!(plane.page(plane.running.monitoring, "/nowhere").await.0, 404);
     let stop = plane.running.stop();

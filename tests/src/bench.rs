@@ -4,6 +4,7 @@
 mod ads;
 mod agent;
 mod init;
+pub mod pilot;
 mod push;
 
 use std::collections::BTreeMap;

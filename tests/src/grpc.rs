@@ -50,6 +50,16 @@ impl Channel {
         Self::over(TlsConnector::from(Arc::new(config)).connect(ISTIOD.try_into()?, stream).await?).await
     }
 
+    /// Connects without encryption.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub async fn plain(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await.with_context(|| address.to_string())?;
+        stream.set_nodelay(true)?;
+        Self::over(stream).await
+    }
+
     async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> anyhow::Result<Self> {
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;

@@ -1,11 +1,12 @@
 //! `harness`: the longer parts of the project's scripts.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use istio_tests::mesh::place::{Name, remove_held};
-use istio_tests::{app, bench, check, demo, interrupt, oracle};
+use istio_tests::{app, bench, check, conformance, demo, interrupt, oracle};
 
 /// Tests, demo and benchmarks of the mesh.
 #[derive(Debug, Parser)]
@@ -25,6 +26,8 @@ enum Command {
     Bench(Bench),
     /// Check layers and sizes of the sources.
     Check,
+    /// Serve the protocol core to the suite of ii/xds-test-harness.
+    XdsAdapter(XdsAdapter),
     /// Be one of the demo's applications.
     App {
         /// Which: productpage, reviews, ratings, details.
@@ -61,10 +64,21 @@ struct Bench {
     objects: PathBuf,
 }
 
+/// Flags of `harness xds-adapter`.
+#[derive(Debug, clap::Args)]
+struct XdsAdapter {
+    /// Where xDS is served.
+    #[arg(long, default_value = "127.0.0.1:18000")]
+    xds: SocketAddr,
+    /// Where the suite changes what is served.
+    #[arg(long, default_value = "127.0.0.1:17000")]
+    adapter: SocketAddr,
+}
+
 /// Flags of `harness oracle`.
 #[derive(Debug, clap::Args)]
 struct Oracle {
-    /// Which recorded set: init (needs root), xds.
+    /// Which recorded set: authz, init (needs root), xds.
     set: String,
     /// Where it lies.
     dir: PathBuf,
@@ -74,6 +88,9 @@ struct Oracle {
     /// Only cases with this name; a trailing `*` matches the rest.
     #[arg(long)]
     only: Vec<String>,
+    /// Of xds: this Envoy must take what is generated, too.
+    #[arg(long, value_name = "FILE")]
+    envoy: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -82,6 +99,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo(&args),
         Command::Bench(args) => bench(&args),
         Command::Check => check(),
+        Command::XdsAdapter(args) => xds_adapter(&args),
         Command::App { name, version } => serve(&name, &version),
     }
 }
@@ -157,6 +175,24 @@ fn serve(name: &str, version: &str) -> ExitCode {
     }
 }
 
+fn xds_adapter(args: &XdsAdapter) -> ExitCode {
+    let addresses = conformance::Addresses { xds: args.xds, adapter: args.adapter };
+    let result = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = result.map_err(anyhow::Error::from).and_then(|runtime| {
+        runtime.block_on(async {
+            conformance::start(addresses).await?.wait().await;
+            Ok(())
+        })
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("harness xds-adapter: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// The program beside this one.
 fn init_program() -> anyhow::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("istio-init"))
@@ -164,11 +200,13 @@ fn init_program() -> anyhow::Result<PathBuf> {
 
 fn oracle(args: &Oracle) -> ExitCode {
     let result = match args.set.as_str() {
-        "xds" => oracle::xds::run(&args.dir, &args.only, args.verbose),
+        "xds" => oracle::xds::run(&args.dir, &args.only, args.verbose, args.envoy.as_deref()),
+        "authz" => oracle::authz::run(&args.dir, &args.only, args.verbose),
+        "xds-push" => oracle::xds_push::run(&args.dir, &args.only, args.verbose),
         "init" => init_program()
             .and_then(|program| oracle::init::run(&args.dir, &program, &args.only, args.verbose)),
         set => {
-            eprintln!("harness oracle: the set {set:?} is not built yet; there are: init, xds");
+            eprintln!("harness oracle: the set {set:?} is not built yet; there are: authz, init, xds");
             return ExitCode::from(2);
         }
     };

@@ -144,7 +144,9 @@ impl Mesh {
         if captures_dns {
             self.network.resolve(&pod.network, CLIENT, &pod.workload.namespace)?;
         }
-        pod.redirect(captures_dns)?;
+        if !pod.workload.is_gateway() {
+            pod.redirect(captures_dns)?;
+        }
         pod.start(env)?;
         self.pods.push(pod);
         Ok(())

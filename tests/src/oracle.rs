@@ -1,8 +1,11 @@
 //! Comparison with what another implementation answered on the same inputs.
 
+pub mod accept;
+pub mod authz;
 pub mod difference;
 pub mod init;
 pub mod xds;
+pub mod xds_push;
 
 use std::fmt;
 

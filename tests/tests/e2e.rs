@@ -5,18 +5,32 @@
 mod certificate;
 #[path = "e2e/configuration.rs"]
 mod configuration;
+#[path = "e2e/destinations.rs"]
+mod destinations;
 #[path = "e2e/dns.rs"]
 mod dns;
 #[path = "e2e/example.rs"]
 mod example;
+#[path = "e2e/extensions.rs"]
+mod extensions;
+#[path = "e2e/gateway.rs"]
+mod gateway;
 #[path = "e2e/interruption.rs"]
 mod interruption;
 #[path = "e2e/life.rs"]
 mod life;
 #[path = "e2e/outage.rs"]
 mod outage;
+#[path = "e2e/policies.rs"]
+mod policies;
 #[path = "e2e/proxyless.rs"]
 mod proxyless;
+#[path = "e2e/routes.rs"]
+mod routes;
+#[path = "e2e/services.rs"]
+mod services;
+#[path = "e2e/sidecar.rs"]
+mod sidecar;
 #[path = "e2e/start.rs"]
 mod start;
 #[path = "e2e/traffic.rs"]
@@ -40,8 +54,12 @@ const CASES: &[&[Case]] = &[
     traffic::CASES,
     example::CASES,
     configuration::CASES,
+    sidecar::CASES,
+    routes::CASES,
+    destinations::CASES,
     certificate::CASES,
     proxyless::CASES,
+    services::CASES,
     life::CASES,
     outage::CASES,
 ];
@@ -60,19 +78,11 @@ fn main() -> ExitCode {
     if !is_possible {
         eprintln!("network namespaces need root: all cases are left out; use scripts/test");
     }
-    let mesh: Arc<Mutex<Option<Mesh>>> = Arc::default();
     let mut trials: Vec<Trial> = Vec::new();
-    for (name, case) in CASES.iter().copied().flatten() {
-        let mesh = mesh.clone();
-        trials.push(Trial::test(*name, move || {
-            let mut mesh = mesh.lock().unwrap_or_else(PoisonError::into_inner);
-            let mesh = match &mut *mesh {
-                Some(mesh) => mesh,
-                none => none.insert(bookinfo().map_err(|error| format!("{error:#}"))?),
-            };
-            case(mesh).map_err(|error| format!("{error:#}").into())
-        }));
-    }
+    let of_bookinfo = of_one_mesh(CASES.iter().copied().flatten(), bookinfo, &mut trials);
+    let of_gateway = of_one_mesh(gateway::CASES, gateway::start, &mut trials);
+    let of_extensions = of_one_mesh(extensions::CASES, extensions::start, &mut trials);
+    let of_policies = of_one_mesh(policies::CASES, policies::start, &mut trials);
     for (name, case) in start::CASES.iter().chain(interruption::CASES).chain(dns::CASES) {
         trials.push(Trial::test(*name, move || case().map_err(|error| format!("{error:#}").into())));
     }
@@ -81,8 +91,31 @@ fn main() -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&args, trials);
     // Removes everything before the program ends.
-    drop(mesh.lock().unwrap_or_else(PoisonError::into_inner).take());
+    for mesh in [of_bookinfo, of_gateway, of_extensions, of_policies] {
+        drop(mesh.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
     conclusion.exit_code()
+}
+
+/// Adds cases that share a mesh, which the first one starts.
+fn of_one_mesh(
+    cases: impl IntoIterator<Item = &'static Case>,
+    start: fn() -> anyhow::Result<Mesh>,
+    trials: &mut Vec<Trial>,
+) -> Arc<Mutex<Option<Mesh>>> {
+    let mesh: Arc<Mutex<Option<Mesh>>> = Arc::default();
+    for (name, case) in cases {
+        let mesh = mesh.clone();
+        trials.push(Trial::test(*name, move || {
+            let mut mesh = mesh.lock().unwrap_or_else(PoisonError::into_inner);
+            let mesh = match &mut *mesh {
+                Some(mesh) => mesh,
+                none => none.insert(start().map_err(|error| format!("{error:#}"))?),
+            };
+            case(mesh).map_err(|error| format!("{error:#}").into())
+        }));
+    }
+    mesh
 }
 
 /// The objects of bookinfo.

@@ -4,6 +4,7 @@
 mod authorization_policy;
 mod destination_rule;
 mod endpoint_slice;
+mod endpoints;
 mod envoy_filter;
 mod foreign;
 mod gateway;
@@ -32,7 +33,9 @@ use proto::istio::security::v1beta1::{AuthorizationPolicy, PeerAuthentication, R
 use proto::istio::telemetry::v1alpha1::Telemetry;
 use serde_json::Value;
 
-use crate::kube::{EndpointSlice, Namespace, Node, Pod, Secret, Service, ServiceAccount, ServiceEntry};
+use crate::kube::{
+    EndpointSlice, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount, ServiceEntry,
+};
 use crate::validate::Checker;
 use crate::yaml::content::{self, ReadError};
 pub(crate) use foreign::Found;
@@ -163,6 +166,7 @@ macro_rules! kinds {
 kinds! {
     Service "" ["v1"] "services" true Shape::spec(service::UNUSED) => service::check;
     EndpointSlice "discovery.k8s.io" ["v1"] "endpointslices" true Shape::whole(&["addressType", "endpoints", "ports"], Some(endpoint_slice::UNUSED)) => endpoint_slice::check;
+    Endpoints "" ["v1"] "endpoints" true Shape::whole(&["subsets"], Some(endpoint_slice::UNUSED)) => endpoints::check;
     Pod "" ["v1"] "pods" true Shape::whole(&["spec", "status"], None) => |_, _| {};
     Node "" ["v1"] "nodes" false Shape::whole(&["spec", "status"], None) => |_, _| {};
     Namespace "" ["v1"] "namespaces" false Shape::whole(&["spec", "status"], None) => |_, _| {};
@@ -218,5 +222,7 @@ impl fmt::Display for Kind {
     }
 }
 
+#[cfg(test)]
+mod extensions_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Kubernetes objects, cut down to what the mesh uses.
 
 mod endpoint_slice;
+mod endpoints;
 mod pod;
 mod secret;
 mod service;
@@ -9,8 +10,9 @@ mod service_entry;
 use serde::Deserialize;
 
 pub use endpoint_slice::{Conditions, Endpoint, EndpointPort, EndpointSlice, TargetRef};
+pub use endpoints::{EndpointAddress, EndpointSubset, Endpoints};
 pub use pod::{Container, ContainerPort, Pod, PodCondition, PodIp, PodSpec, PodStatus};
-pub use secret::Secret;
+pub use secret::{Flaw, Pair, Roots, Secret, TLS_TYPE};
 pub use service::{Service, ServicePort, TargetPort};
 pub use service_entry::ServiceEntry;
 

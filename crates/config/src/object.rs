@@ -43,6 +43,8 @@ pub struct Meta {
     pub annotations: BTreeMap<String, String>,
     /// When it was made, RFC 3339 in UTC. Objects without it count as oldest.
     pub creation_timestamp: Option<String>,
+    /// What its name was made from, if the API server made it.
+    pub generate_name: String,
     /// What made it.
     pub owner_references: Vec<OwnerReference>,
 }

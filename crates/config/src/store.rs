@@ -43,10 +43,21 @@ impl Store {
         Some((object, T::of(&object.spec)?))
     }
 
+    /// The object of that name.
+    #[must_use]
+    pub fn object(&self, key: &Key) -> Option<&Arc<Object>> {
+        self.kinds.get(&key.kind)?.get(&(key.namespace.clone(), key.name.clone()))
+    }
+
     /// All objects of a kind by namespace and name.
     pub fn all<'a, T: SpecKind + 'a>(&'a self) -> impl Iterator<Item = (&'a Object, &'a T)> {
         let objects = self.kinds.get(&T::KIND).into_iter().flat_map(|objects| objects.values());
         objects.filter_map(|object| Some((&**object, T::of(&object.spec)?)))
+    }
+
+    /// All objects of a kind by namespace and name, to be kept.
+    pub fn shared(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
+        self.kinds.get(&kind).into_iter().flat_map(|objects| objects.values())
     }
 
     /// All objects of a kind, the oldest first.
@@ -55,6 +66,13 @@ impl Store {
         let mut all: Vec<_> = self.all::<T>().collect();
         all.sort_by(|(a, _), (b, _)| a.by_age(b));
         all
+    }
+
+    /// A store with the objects of one kind only, which both share.
+    #[must_use]
+    pub fn only(&self, kind: Kind) -> Self {
+        let kinds = self.kinds.get(&kind).map(|objects| (kind, objects.clone()));
+        Self { kinds: kinds.into_iter().collect() }
     }
 
     /// How many objects there are.

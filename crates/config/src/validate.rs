@@ -1,6 +1,9 @@
 //! Rules that kinds share, and the list that findings are gathered in.
 
+mod cel;
 mod re2;
+mod selection;
+pub mod tls;
 
 use proto::wkt::Duration;
 
@@ -152,6 +155,13 @@ impl Checker {
         }
     }
 
+    /// A condition in CEL.
+    pub fn cel(&mut self, field: &str, expression: &str) {
+        if let Err(why) = cel::check(expression) {
+            self.error(field, format!("{expression:?} is not a CEL expression: {why}"));
+        }
+    }
+
     /// A label key and value as Kubernetes allows them.
     pub fn label(&mut self, field: &str, key: &str, value: &str) {
         let is_word = |text: &str| {
@@ -200,6 +210,13 @@ pub fn is_dns_label(text: &str) -> bool {
         && is_edge(text.bytes().next())
         && is_edge(text.bytes().last())
         && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
+/// The name of a header of HTTP, in either case.
+#[must_use]
+pub fn is_header_name(text: &str) -> bool {
+    let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    !text.is_empty() && text.bytes().all(is_token)
 }
 
 /// Labels with dots between them, as names of most objects are.

@@ -51,7 +51,17 @@ struct Header {
 /// Reads a file's text; `file` is its name in problems.
 #[must_use]
 pub fn read(file: &str, text: &str) -> Contents {
-    let mut reader = Reader { file: file.into(), contents: Contents::default() };
+    read_all(Reader { file: file.into(), contents: Contents::default(), keeps_refused: false }, text)
+}
+
+/// Reads a file's text and keeps objects that the rules of their kind refuse:
+/// such may come from an API server without our webhook, and must do no harm.
+#[must_use]
+pub fn read_unchecked(file: &str, text: &str) -> Contents {
+    read_all(Reader { file: file.into(), contents: Contents::default(), keeps_refused: true }, text)
+}
+
+fn read_all(mut reader: Reader, text: &str) -> Contents {
     if text.len() > MAX_FILE {
         let message = format!("the file has {} bytes, more than the {MAX_FILE} allowed", text.len());
         reader.error(0, None, "", message);
@@ -93,6 +103,7 @@ fn documents(text: &str) -> impl Iterator<Item = (usize, &str)> {
 struct Reader {
     file: Arc<str>,
     contents: Contents,
+    keeps_refused: bool,
 }
 
 /// Where an object stands.
@@ -232,7 +243,7 @@ impl Reader {
             };
             self.problem(finding.severity, place.line(&field), Some(key.clone()), &field, finding.message);
         }
-        if !failed {
+        if !failed || self.keeps_refused {
             let position = Position { file: self.file.clone(), line: place.line("") };
             self.contents.objects.push(Object { key, meta, spec, position });
         }

@@ -7,6 +7,7 @@ use proto::istio::mesh::v1alpha1 as api;
 use proto::istio::mesh::v1alpha1::mesh_config::OutboundTrafficPolicy;
 use proto::istio::mesh::v1alpha1::mesh_config::outbound_traffic_policy::Mode;
 
+use crate::extension_provider;
 use crate::proxy_config;
 use crate::yaml::{self, Error};
 
@@ -39,6 +40,7 @@ impl Default for MeshConfig {
             protocol_detection_timeout: Some(seconds(0)),
             enable_auto_mtls: Some(true.into()),
             dns_refresh_rate: Some(seconds(60)),
+            extension_providers: extension_provider::defaults(),
             ..api::MeshConfig::default()
         };
         Self { api, unknown_fields: Vec::new() }
@@ -62,8 +64,14 @@ impl MeshConfig {
         let mut over = yaml::parse(text)?;
         // `defaultConfig` has layers of its own: it does not replace the defaults as a whole.
         let proxy = over.as_object_mut().and_then(|map| map.remove("defaultConfig"));
-        let (mut api, mut unknown_fields) =
-            yaml::overlay(&Self::default().api, &over, yaml::Rules::default())?;
+        let base = Self::default().api;
+        let (mut api, mut unknown_fields) = yaml::overlay(&base, &over, yaml::Rules::default())?;
+        // Providers add up, too.
+        if over.get("extensionProviders").or_else(|| over.get("extension_providers")).is_some() {
+            extension_provider::check(&api.extension_providers).map_err(Error::Field)?;
+            let own = std::mem::take(&mut api.extension_providers);
+            api.extension_providers = extension_provider::merge(base.extension_providers, own);
+        }
         if let Some(proxy) = proxy {
             let (config, unknown) = yaml::overlay(&proxy_config::defaults(), &proxy, proxy_config::RULES)?;
             api.default_config = Some(config);
@@ -87,7 +95,19 @@ impl MeshConfig {
     /// Whether traffic to unknown destinations may leave the mesh.
     #[must_use]
     pub fn allows_any_outbound(&self) -> bool {
-        self.api.outbound_traffic_policy.as_ref().is_none_or(|policy| policy.mode() == Mode::AllowAny)
+        self.api.outbound_traffic_policy.as_ref().is_none_or(|policy| policy.mode() != Mode::RegistryOnly)
+    }
+
+    /// What the user set and does not have its whole effect, each with its field.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let policy = self.api.outbound_traffic_policy.as_ref();
+        if policy.is_some_and(|policy| policy.mode() == Mode::AllowAnyDynamicDns) {
+            let what = "outboundTrafficPolicy.mode: ALLOW_ANY_DYNAMIC_DNS is not supported yet: it is as \
+                        ALLOW_ANY, where the client has chosen the address";
+            return vec![what.to_owned()];
+        }
+        Vec::new()
     }
 
     /// Whether clients use mutual TLS by themselves where the server can.
@@ -115,6 +135,8 @@ noSuchField: 1
         let config = MeshConfig::from_yaml(text).unwrap();
         assert_eq!(config.trust_domain(), "example.org");
         assert!(!config.allows_any_outbound());
+        let dynamic = MeshConfig::from_yaml("outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}").unwrap();
+        assert!(dynamic.allows_any_outbound() && dynamic.warnings().len() == 1);
         assert!(config.has_auto_mtls());
         assert_eq!(config.connect_timeout.unwrap().seconds, 60);
         let proxy = config.default_config.as_ref().unwrap();

@@ -24,3 +24,17 @@ pub const STATS_EVICTION_INTERVAL: &str = "sidecar.istio.io/statsEvictionInterva
 pub const EXCLUDE_INTERFACES: &str = "traffic.sidecar.istio.io/excludeInterfaces";
 /// Visibility of a Service.
 pub const EXPORT_TO: &str = "networking.istio.io/exportTo";
+/// WorkloadGroup that a WorkloadEntry was made from.
+pub const AUTO_REGISTRATION_GROUP: &str = "istio.io/autoRegistrationGroup";
+/// Preference among endpoints, on a Service, ServiceEntry or Namespace.
+pub const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+/// How Envoy connects to the addresses that DNS gives for a ServiceEntry.
+pub const CONNECT_STRATEGY: &str = "istio.io/connect-strategy";
+/// Further identities of a Service's workloads.
+pub const CANONICAL_SERVICE_ACCOUNTS: &str = "alpha.istio.io/canonical-serviceaccounts";
+/// Further service accounts of a Service's workloads.
+pub const KUBERNETES_SERVICE_ACCOUNTS: &str = "alpha.istio.io/kubernetes-serviceaccounts";
+/// `true` on a WorkloadEntry that counts only while its health check passes.
+pub const HEALTH_CHECKS: &str = "proxy.istio.io/health-checks-enabled";
+/// Name by which collectors of traces know the pod (OpenTelemetry).
+pub const OTEL_SERVICE_NAME: &str = "resource.opentelemetry.io/service.name";

@@ -22,3 +22,23 @@ pub const LOCALITY: &str = "istio-locality";
 pub const NETWORK: &str = "topology.istio.io/network";
 /// Control plane revision.
 pub const REVISION: &str = "istio.io/rev";
+/// Locality of a workload, before [`LOCALITY`].
+pub const TOPOLOGY_LOCALITY: &str = "topology.istio.io/locality";
+/// Cluster of a workload; the control plane sets it on endpoints.
+pub const CLUSTER: &str = "topology.istio.io/cluster";
+/// Node of a workload; the control plane sets it on endpoints.
+pub const HOSTNAME: &str = "kubernetes.io/hostname";
+/// Name of a workload, before the name of what owns the pod.
+pub const WORKLOAD_NAME: &str = "service.istio.io/workload-name";
+/// Port of a service that is the gateway of its [`NETWORK`].
+pub const GATEWAY_PORT: &str = "networking.istio.io/gatewayPort";
+/// `false` on a ServiceEntry whose hosts get no address.
+pub const AUTO_ALLOCATE_IP: &str = "networking.istio.io/enable-autoallocate-ip";
+/// Cookie of a service with persistent sessions.
+pub const PERSISTENT_SESSION: &str = "istio.io/persistent-session";
+/// Header of a service with persistent sessions.
+pub const PERSISTENT_SESSION_HEADER: &str = "istio.io/persistent-session-header";
+/// Set on a workload that takes no new sessions.
+pub const DRAINING: &str = "istio.io/draining";
+/// On a service whose ports are not those of the gateways behind it.
+pub const NO_GATEWAY_PORTS: &str = "experimental.istio.io/disable-gateway-port-translation";

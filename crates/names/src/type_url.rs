@@ -34,8 +34,8 @@ impl TypeUrl {
     /// The order in which a push sends types: what is referred to comes first,
     /// so that Envoy never sees a listener or route before its clusters.
     /// Names come last: who resolves one finds what leads there in place.
-    pub const PUSH_ORDER: [Self; 5] =
-        [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::NameTable];
+    pub const PUSH_ORDER: [Self; 6] =
+        [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::Secret, Self::NameTable];
 
     /// The URL as it stands on the wire.
     #[must_use]

@@ -2,13 +2,17 @@
 
 mod cluster;
 mod endpoint;
+mod extension;
 mod filter;
+mod gateway;
+mod hash;
 mod http;
 mod listener;
 mod message;
 mod name_table;
 mod proxyless;
 mod route;
+mod secret;
 mod tls;
 
 use names::TypeUrl;
@@ -16,7 +20,12 @@ use prost::Message as _;
 use xds::Resource;
 use xds::session::Wanted;
 
-use crate::proxy::Proxy;
+pub use extension::extensions;
+pub(crate) use filter::access_log::Loggers;
+pub use secret::{Refusal, secrets};
+
+use crate::patch;
+use crate::proxy::{Proxy, ProxyKind};
 use crate::scope::{Scope, View};
 use crate::snapshot::Snapshot;
 
@@ -27,8 +36,29 @@ use crate::snapshot::Snapshot;
 /// for it.
 #[must_use]
 pub fn generate(snapshot: &Snapshot, proxy: &Proxy, type_url: &TypeUrl, wanted: &Wanted) -> Vec<Resource> {
-    let view = View::new(snapshot, proxy);
-    let scope = Scope::new(snapshot, proxy, &view);
+    of_view(snapshot, proxy, &View::new(snapshot, proxy), type_url, wanted, &[Side::Shared, Side::Own])
+}
+
+/// Two parts of what a proxy has of a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Side {
+    /// For what leaves the workload, and all of a gateway: the same for all
+    /// proxies of a [`crate::class::Class`].
+    Shared,
+    /// For what comes to the workload: the proxy's own.
+    Own,
+}
+
+/// Those of some sides, one after the other, of a proxy that sees this.
+pub(crate) fn of_view(
+    snapshot: &Snapshot,
+    proxy: &Proxy,
+    view: &View,
+    type_url: &TypeUrl,
+    wanted: &Wanted,
+    sides: &[Side],
+) -> Vec<Resource> {
+    let scope = Scope::new(snapshot, proxy, view);
     let is_wanted = |name: &str| match wanted {
         Wanted::All => true,
         Wanted::Names(names) => names.contains(name),
@@ -37,7 +67,10 @@ pub fn generate(snapshot: &Snapshot, proxy: &Proxy, type_url: &TypeUrl, wanted: 
         return proxyless(scope, type_url, wanted);
     }
     match type_url {
-        TypeUrl::Cluster => cluster::clusters(scope)
+        TypeUrl::Cluster => sides
+            .iter()
+            .flat_map(|side| patch::clusters(scope, *side, cluster::side(scope, *side)))
+            .collect::<Vec<_>>()
             .iter()
             .filter(|cluster| is_wanted(&cluster.name))
             .map(|cluster| {
@@ -45,15 +78,31 @@ pub fn generate(snapshot: &Snapshot, proxy: &Proxy, type_url: &TypeUrl, wanted: 
                 Resource::encode(cluster.name.as_str(), cluster).awaits_endpoints(by_eds)
             })
             .collect(),
-        TypeUrl::Listener => listener::listeners(scope)
+        TypeUrl::Listener => sides
+            .iter()
+            .flat_map(|side| {
+                let listeners = match (proxy.kind, side) {
+                    (ProxyKind::Sidecar, side) => listener::side(scope, *side),
+                    (ProxyKind::Router, Side::Shared) => listener::gateway(scope),
+                    (ProxyKind::Router, Side::Own) => Vec::new(),
+                };
+                patch::listeners(scope, *side, listeners)
+            })
+            .collect::<Vec<_>>()
             .iter()
             .filter(|listener| is_wanted(&listener.name))
             .map(|listener| Resource::encode(listener.name.as_str(), listener))
             .collect(),
-        TypeUrl::Route => route::outbound(scope, &is_wanted)
-            .iter()
-            .map(|route| Resource::encode(route.name.as_str(), route))
-            .collect(),
+        TypeUrl::Route => match proxy.kind {
+            ProxyKind::Sidecar => route::outbound(scope, wanted),
+            ProxyKind::Router => route::gateway(scope, &is_wanted),
+        }
+        .into_iter()
+        .map(|routes| patch::routes(scope, routes))
+        .map(|routes| Resource::encode(routes.name.as_str(), &routes))
+        .collect(),
+        // Credentials only where the caller has proven who asks: see `extensions`.
+        TypeUrl::Extension => extensions(snapshot, proxy, &[], wanted),
         TypeUrl::Endpoint => endpoints(scope, wanted),
         // All names are one resource, which has none itself.
         TypeUrl::NameTable => {

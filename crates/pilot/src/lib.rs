@@ -5,14 +5,23 @@
 //! function of its arguments: no socket, no clock, nothing that waits. The same
 //! input gives the same bytes.
 
+pub mod cache;
+mod class;
+pub mod depend;
 pub mod generate;
+mod memo;
+mod patch;
+mod place;
 pub mod protocol;
 mod proxy;
+mod rbac;
 mod scope;
+mod served;
 mod settings;
 pub mod snapshot;
 
 pub use generate::generate;
 pub use proxy::{Error, Interception, Proxy, ProxyKind};
-pub use settings::{Features, Settings};
+pub use served::served;
+pub use settings::{Features, KeyFetch, Percentage, Settings};
 pub use snapshot::Snapshot;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use names::NodeId;
 use prost_types::value::Kind as Value;
 use proto::envoy::config::core::v3::{Locality, Node};
+use proto::istio::mesh::v1alpha1::ProxyConfig;
 
 /// The node message is unusable.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,10 @@ pub struct Proxy {
     pub is_proxyless: bool,
     /// Whether HTTP/1.0 is accepted (`ISTIO_META_HTTP10`).
     pub http10: bool,
+    /// Name that it bears in traces (`cluster` of its node message).
+    pub cluster: String,
+    /// Settings that its agent was started with (`PROXY_CONFIG`).
+    pub config: Option<Arc<ProxyConfig>>,
     /// Idle time of TCP connections, as text (`ISTIO_META_IDLE_TIMEOUT`).
     pub idle_timeout: Option<proto::wkt::Duration>,
 }
@@ -138,6 +144,8 @@ impl Proxy {
             dns_capture: is_true("DNS_CAPTURE"),
             extensions: node.extensions.iter().map(|extension| extension.name.clone()).collect(),
             idle_timeout: text("IDLE_TIMEOUT").parse().ok(),
+            cluster: node.cluster.clone(),
+            config: fields.and_then(|fields| fields.get("PROXY_CONFIG")).and_then(config).map(Arc::new),
             id,
         })
     }
@@ -148,9 +156,82 @@ impl Proxy {
         self.extensions.iter().any(|known| known == name)
     }
 
+    /// Text that it says of itself under a key of its metadata; empty when it does not.
+    #[must_use]
+    pub fn says(&self, key: &str) -> &str {
+        match self.metadata.fields.get(key).and_then(|value| value.kind.as_ref()) {
+            Some(Value::StringValue(text)) => text,
+            _ => "",
+        }
+    }
+
+    /// An annotation of the pod, as the agent was told of it.
+    #[must_use]
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        let annotations = self.metadata.fields.get("ANNOTATIONS")?;
+        let Some(Value::StructValue(annotations)) = &annotations.kind else { return None };
+        match &annotations.fields.get(key)?.kind {
+            Some(Value::StringValue(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether its agent is of a version of Istio, `1.MINOR`, or a later one;
+    /// one that says nothing of the kind counts as new.
+    #[must_use]
+    pub fn is_since(&self, minor: u32) -> bool {
+        let mut parts = self.istio_version.split(['.', '-', '_']).map(str::parse::<u32>);
+        match (parts.next(), parts.next()) {
+            (Some(Ok(major)), Some(Ok(own))) if major > 0 => (major, own) >= (1, minor),
+            _ => true,
+        }
+    }
+
+    /// Whether it says yes under a key of its metadata, as a word or as such.
+    #[must_use]
+    pub fn is_set(&self, key: &str) -> bool {
+        match self.metadata.fields.get(key).and_then(|value| value.kind.as_ref()) {
+            Some(Value::BoolValue(is)) => *is,
+            Some(Value::StringValue(text)) => matches!(text.as_str(), "1" | "true"),
+            _ => false,
+        }
+    }
+
+    /// A number that it gives under a key of its metadata, as digits or as such.
+    #[must_use]
+    pub fn number(&self, key: &str) -> Option<f64> {
+        match self.metadata.fields.get(key)?.kind.as_ref()? {
+            Value::NumberValue(number) => Some(*number),
+            Value::StringValue(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
     /// A label of the workload.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.get(key).map(String::as_str)
+    }
+}
+
+/// Settings in metadata; `None` when they are no such settings.
+fn config(value: &prost_types::Value) -> Option<ProxyConfig> {
+    serde_json::from_value(json(value)).ok()
+}
+
+fn json(value: &prost_types::Value) -> serde_json::Value {
+    match &value.kind {
+        None | Some(Value::NullValue(_)) => serde_json::Value::Null,
+        Some(Value::BoolValue(value)) => (*value).into(),
+        // Whole numbers are written without a fraction, which fields of that kind want.
+        Some(Value::NumberValue(number)) => {
+            let whole = *number as i64;
+            if whole as f64 == *number { whole.into() } else { (*number).into() }
+        }
+        Some(Value::StringValue(text)) => text.as_str().into(),
+        Some(Value::ListValue(list)) => list.values.iter().map(json).collect(),
+        Some(Value::StructValue(fields)) => {
+            fields.fields.iter().map(|(name, value)| (name.clone(), json(value))).collect()
+        }
     }
 }

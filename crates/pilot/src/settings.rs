@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh::MeshConfig;
+use mesh::{MeshConfig, MeshNetworks};
 
 /// Switches of the control plane, each named as the environment variable of
 /// Istio that sets it.
@@ -14,14 +14,62 @@ pub struct Features {
     pub dual_stack: bool,
     /// `PILOT_SEND_UNHEALTHY_ENDPOINTS`: endpoints that are not ready are sent as unhealthy.
     pub send_unhealthy_endpoints: bool,
+    /// `PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS`: the same, except where a
+    /// DestinationRule's `minHealthPercent` would have Envoy use them after all.
+    pub auto_send_unhealthy_endpoints: bool,
+    /// `PILOT_ENABLE_IP_AUTOALLOCATE`: hosts of ServiceEntries without address get one.
+    pub ip_autoallocate: bool,
     /// `PILOT_ENABLE_MONGO_FILTER`: MongoDB's statistics.
     pub mongo_filter: bool,
     /// `PILOT_ENABLE_MYSQL_FILTER`: MySQL's statistics.
     pub mysql_filter: bool,
     /// `PILOT_ENABLE_REDIS_FILTER`: Redis' statistics.
     pub redis_filter: bool,
+    /// `ENABLE_TLS_ON_SIDECAR_INGRESS`: ingress listeners of Sidecars end TLS of their own.
+    pub tls_on_sidecar_ingress: bool,
     /// `PILOT_ENABLE_ALPN_FILTER`: requests between sidecars say inside TLS that they are HTTP.
     pub alpn: bool,
+    /// `PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS`: policies of one workload may ask several
+    /// servers; else requests that any of them is asked about are denied.
+    pub multiple_custom_providers: bool,
+    /// `PILOT_JWT_ENABLE_REMOTE_JWKS`: who fetches the keys of token issuers.
+    pub key_fetch: KeyFetch,
+    /// `PILOT_SCOPE_GATEWAY_TO_NAMESPACE`: a Gateway selects proxies of its own namespace only.
+    pub scope_gateway_to_namespace: bool,
+    /// `PILOT_ENABLE_METADATA_EXCHANGE`: what peers say of themselves in headers is kept from workloads.
+    pub metadata_exchange: bool,
+    /// `PILOT_TRACE_SAMPLING`: requests that begin a trace where nothing else says how many.
+    pub trace_sampling: Percentage,
+}
+
+/// A percentage, with four decimals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percentage(u32);
+
+impl Percentage {
+    /// One of `0.0` to `100.0`.
+    #[must_use]
+    pub fn new(percent: f64) -> Option<Self> {
+        (0.0..=100.0).contains(&percent).then(|| Self((percent * 10_000.0).round() as u32))
+    }
+
+    /// The percentage.
+    #[must_use]
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
+}
+
+/// Who fetches the keys of token issuers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyFetch {
+    /// The control plane.
+    #[default]
+    Istiod,
+    /// Envoy from servers of the mesh, the control plane from others.
+    Hybrid,
+    /// Envoy.
+    Envoy,
 }
 
 impl Default for Features {
@@ -29,10 +77,18 @@ impl Default for Features {
         Self {
             dual_stack: false,
             send_unhealthy_endpoints: false,
+            auto_send_unhealthy_endpoints: true,
+            ip_autoallocate: true,
             mongo_filter: true,
             mysql_filter: false,
             redis_filter: false,
+            tls_on_sidecar_ingress: false,
             alpn: true,
+            multiple_custom_providers: false,
+            key_fetch: KeyFetch::Istiod,
+            scope_gateway_to_namespace: false,
+            metadata_exchange: true,
+            trace_sampling: Percentage(10_000),
         }
     }
 }
@@ -42,18 +98,29 @@ impl Default for Features {
 pub struct Settings {
     /// Settings of the mesh.
     pub mesh: Arc<MeshConfig>,
+    /// Networks of the mesh.
+    pub networks: Arc<MeshNetworks>,
     /// Name of this cluster.
     pub cluster_id: Arc<str>,
     /// Switches.
     pub features: Features,
-    /// Key sets of token issuers as JSON, by the URI they were fetched from.
+    /// Key sets of token issuers as JSON, by the URI that [`crate::snapshot::jwt::key_uri`] says.
     pub key_sets: Arc<BTreeMap<String, String>>,
+    /// Variables of istiod's environment that headers for collectors of traces are taken from.
+    pub variables: Arc<BTreeMap<String, String>>,
 }
 
 impl Settings {
     /// Settings with every switch at its default.
     #[must_use]
     pub fn new(mesh: Arc<MeshConfig>, cluster_id: &str) -> Self {
-        Self { mesh, cluster_id: cluster_id.into(), features: Features::default(), key_sets: Arc::default() }
+        Self {
+            mesh,
+            networks: Arc::default(),
+            cluster_id: cluster_id.into(),
+            features: Features::default(),
+            key_sets: Arc::default(),
+            variables: Arc::default(),
+        }
     }
 }

@@ -2,26 +2,44 @@
 //!
 //! Each part is the index of one kind; none knows a proxy or Envoy.
 
+pub(crate) mod attach;
 pub mod authn;
+pub mod authz;
+mod basis;
 pub mod destination_rule;
+pub mod directory;
 pub mod endpoint;
+pub mod envoy_filter;
+pub mod gateway;
+pub mod jwt;
+pub mod network;
+pub mod secret;
 pub mod service;
+pub mod sidecar;
+pub mod telemetry;
 pub mod virtual_service;
 pub mod visibility;
+pub mod wasm;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use config::kube::Pod;
-use config::{Meta, Problem, Store};
+use config::{Kind, Meta, Problem, Store};
 use mesh::MeshConfig;
 use names::Hostname;
+use proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 
+use self::basis::Basis;
+use crate::class::Traits;
+use crate::generate::Loggers;
+use crate::memo::Memo;
+use crate::rbac;
 use crate::settings::Settings;
 
 pub use authn::MtlsMode;
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, Endpoints};
 pub use service::{Port, Registry, Resolution, Service};
 
 /// A pod with its metadata.
@@ -31,6 +49,8 @@ pub struct Workload {
     pub meta: Meta,
     /// The pod.
     pub pod: Pod,
+    /// Where it runs: by its own label, else by its node's.
+    pub locality: endpoint::Locality,
 }
 
 /// All objects, indexed.
@@ -44,14 +64,43 @@ pub struct Snapshot {
     pub domain: String,
     /// Services, the oldest first.
     pub services: Vec<Arc<Service>>,
-    by_host: BTreeMap<Hostname, Arc<Service>>,
-    pods: BTreeMap<IpAddr, Workload>,
+    made: Arc<service::Made>,
+    /// Services by name and namespace.
+    pub directory: Arc<directory::Directory>,
+    /// Networks that the mesh spans.
+    pub networks: Arc<network::Networks>,
+    pods: Arc<BTreeMap<IpAddr, Workload>>,
+    /// By what its objects tell proxies apart.
+    pub(crate) traits: Arc<Traits>,
     /// DestinationRules.
-    pub destination_rules: destination_rule::Index,
+    pub destination_rules: Arc<destination_rule::Index>,
     /// VirtualServices for the mesh.
-    pub virtual_services: virtual_service::Index,
+    pub virtual_services: Arc<virtual_service::Index>,
+    /// Gateways.
+    pub gateways: Arc<gateway::Index>,
+    /// Credentials of TLS.
+    pub secrets: Arc<secret::Index>,
     /// PeerAuthentications.
-    pub authn: authn::Index,
+    pub authn: Arc<authn::Index>,
+    /// AuthorizationPolicies.
+    pub authz: Arc<authz::Index>,
+    /// Filters of sets of AuthorizationPolicies; of this snapshot alone, since
+    /// they depend on services, too.
+    pub(crate) authz_filters: Memo<Vec<usize>, rbac::Filters>,
+    /// RequestAuthentications.
+    pub jwt: Arc<jwt::Index>,
+    /// Filters of sets of RequestAuthentications, for gateways and for others.
+    pub(crate) jwt_filters: Memo<(Vec<usize>, bool), Vec<HttpFilter>>,
+    /// Sidecars.
+    pub sidecars: Arc<sidecar::Index>,
+    /// Telemetry.
+    pub telemetry: Arc<telemetry::Index>,
+    /// Loggers of the providers, which depend on services, too.
+    pub(crate) loggers: OnceLock<Loggers>,
+    /// WasmPlugins and TrafficExtensions.
+    pub extensions: Arc<wasm::Index>,
+    /// EnvoyFilters.
+    pub envoy_filters: Arc<envoy_filter::Index>,
     /// What is wrong with objects in view of others.
     pub problems: Vec<Problem>,
 }
@@ -60,37 +109,110 @@ impl Snapshot {
     /// Indexes the objects of a store.
     #[must_use]
     pub fn build(store: &Store, settings: &Settings) -> Self {
+        Self::make(store, settings, &Basis { previous: None, kinds: &BTreeSet::new() })
+    }
+
+    /// The snapshot that follows on this one: `kinds` are those of objects that
+    /// have changed. What depends on no other is taken over as it is.
+    #[must_use]
+    pub fn next(&self, store: &Store, kinds: &BTreeSet<Kind>) -> Self {
+        Self::make(store, &self.settings, &Basis { previous: Some(self), kinds })
+    }
+
+    fn make(store: &Store, settings: &Settings, basis: &Basis<'_>) -> Self {
         let (mesh, cluster_id) = (settings.mesh.clone(), &settings.cluster_id);
+        let root = &mesh.root_namespace;
         let domain = "cluster.local".to_owned();
-        let pods = pods(store);
-        let authn = authn::Index::build(store, &mesh.root_namespace);
-        let context = endpoint::Context { store, pods: &pods, authn: &authn, cluster_id };
-        let services = service::build(store, &mesh, &domain, &context);
-        // Two services of one name cannot be; the map only finds them faster.
-        let by_host: BTreeMap<_, _> =
-            services.iter().map(|service| (service.host.clone(), service.clone())).collect();
-        let destination_rules = destination_rule::Index::build(store, &mesh, &domain);
-        let virtual_services = virtual_service::Index::build(store, &mesh, &domain);
+        let pods = basis.keep(&[Kind::Pod, Kind::Node], |old| &old.pods, || pods(store));
+        let authn =
+            basis.keep(&[Kind::PeerAuthentication], |old| &old.authn, || authn::Index::build(store, root));
+        let authz =
+            basis.keep(&[Kind::AuthorizationPolicy], |old| &old.authz, || authz::Index::build(store, &mesh));
+        let jwt =
+            basis.keep(&[Kind::RequestAuthentication], |old| &old.jwt, || jwt::Index::build(store, root));
+        let make = || network::Networks::build(store, &settings.networks, cluster_id, root, &domain);
+        let networks = basis.keep(&[Kind::Service, Kind::Namespace], |old| &old.networks, make);
+        let context =
+            service::Context { store, settings, authn: &authn, networks: &networks, domain: &domain };
+        let made = basis.services(&context);
+        let services = made.services.clone();
+        let make = || directory::Directory::new(&services);
+        let directory = basis.keep(basis::OF_SERVICES, |old| &old.directory, make);
+        let sidecars =
+            basis.keep(&[Kind::Sidecar], |old| &old.sidecars, || sidecar::Index::build(store, root));
+        let destination_rules = basis.keep(
+            &[Kind::DestinationRule],
+            |old| &old.destination_rules,
+            || destination_rule::Index::build(store, &mesh, &domain),
+        );
+        let virtual_services = basis.keep(
+            &[Kind::VirtualService],
+            |old| &old.virtual_services,
+            || virtual_service::Index::build(store, &mesh, &domain),
+        );
+        let gateways = basis.keep(&[Kind::Gateway], |old| &old.gateways, || gateway::Index::build(store));
+        let secrets = basis.keep(&[Kind::Secret], |old| &old.secrets, || secret::Index::build(store));
+        let telemetry =
+            basis.keep(&[Kind::Telemetry], |old| &old.telemetry, || telemetry::Index::build(store, root));
+        let extensions = basis.keep(
+            &[Kind::WasmPlugin, Kind::TrafficExtension],
+            |old| &old.extensions,
+            || wasm::Index::build(store, root),
+        );
+        let before = basis.previous.map(|old| &*old.envoy_filters);
+        let envoy_filters = basis.keep(
+            &[Kind::EnvoyFilter],
+            |old| &old.envoy_filters,
+            || envoy_filter::Index::build(store, root, before),
+        );
+        let traits = basis.traits(store, &mesh, &services);
         let mut snapshot = Self {
             mesh,
             settings: settings.clone(),
             domain,
             services,
-            by_host,
+            made,
+            directory,
+            networks,
             pods,
+            traits,
             destination_rules,
             virtual_services,
+            gateways,
+            secrets,
             authn,
+            authz,
+            authz_filters: Memo::default(),
+            jwt,
+            jwt_filters: Memo::default(),
+            sidecars,
+            telemetry,
+            loggers: OnceLock::new(),
+            extensions,
+            envoy_filters,
             problems: Vec::new(),
         };
-        snapshot.problems = virtual_service::dangling(store, &snapshot);
+        snapshot.problems = basis.problems(|| {
+            let mut problems = virtual_service::dangling(store, &snapshot);
+            problems.extend(gateway::problems(store, &snapshot));
+            problems.extend(telemetry::dangling(store, &snapshot));
+            problems.extend(snapshot.envoy_filters.problems(store));
+            problems
+        });
         snapshot
     }
 
     /// The service of that name.
     #[must_use]
     pub fn service(&self, host: &Hostname) -> Option<&Arc<Service>> {
-        self.by_host.get(host)
+        self.directory.find(host)
+    }
+
+    /// The pod of a proxy, if it is known.
+    #[must_use]
+    pub fn pod_of(&self, proxy: &crate::proxy::Proxy) -> Option<&Workload> {
+        let pod = proxy.ips.iter().find_map(|ip| self.pod(*ip));
+        pod.filter(|pod| pod.meta.namespace == proxy.namespace)
     }
 
     /// The pod at that address.
@@ -108,7 +230,8 @@ fn pods(store: &Store) -> BTreeMap<IpAddr, Workload> {
             continue;
         }
         for ip in pod.addresses().filter_map(|ip| ip.parse().ok()) {
-            pods.insert(ip, Workload { meta: object.meta.clone(), pod: pod.clone() });
+            let locality = endpoint::of_pod(store, &object.meta, pod);
+            pods.insert(ip, Workload { meta: object.meta.clone(), pod: pod.clone(), locality });
         }
     }
     pods

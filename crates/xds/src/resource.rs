@@ -1,5 +1,6 @@
 //! One encoded xDS resource.
 
+use std::fmt;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use prost::{Message, Name};
 
 /// A named resource in encoded form; cloning it copies nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Name within its type.
     pub name: Arc<str>,
@@ -17,6 +18,19 @@ pub struct Resource {
     pub version: u64,
     /// A cluster that is of no use before its endpoints have come by EDS.
     pub awaits_endpoints: bool,
+}
+
+impl fmt::Debug for Resource {
+    /// Without the body, which may hold a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, body, version, awaits_endpoints } = self;
+        f.debug_struct("Resource")
+            .field("name", name)
+            .field("bytes", &body.len())
+            .field("version", &version_text(*version))
+            .field("awaits_endpoints", awaits_endpoints)
+            .finish()
+    }
 }
 
 impl Resource {

@@ -106,6 +106,37 @@ pub enum Wanted {
     Names(BTreeSet<Arc<str>>),
 }
 
+/// The same without a copy of the names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// All that there are.
+    All,
+    /// Those of these names.
+    Names(&'a BTreeSet<Arc<str>>),
+}
+
+impl Asked<'_> {
+    /// With names of its own.
+    #[must_use]
+    pub fn to_wanted(self) -> Wanted {
+        match self {
+            Self::All => Wanted::All,
+            Self::Names(names) => Wanted::Names(names.clone()),
+        }
+    }
+}
+
+impl Wanted {
+    /// Without a copy of the names.
+    #[must_use]
+    pub fn asked(&self) -> Asked<'_> {
+        match self {
+            Self::All => Asked::All,
+            Self::Names(names) => Asked::Names(names),
+        }
+    }
+}
+
 /// A response of either variant, not yet encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -162,8 +193,27 @@ impl Session {
     /// What the client wants of a type now; `None` without a subscription.
     #[must_use]
     pub fn wanted(&self, type_url: &TypeUrl) -> Option<Wanted> {
+        self.asked(type_url).map(Asked::to_wanted)
+    }
+
+    /// The same without a copy of the names.
+    #[must_use]
+    pub fn asked(&self, type_url: &TypeUrl) -> Option<Asked<'_>> {
         let watch = self.watches.get(type_url)?;
-        Some(if watch.wildcard { Wanted::All } else { Wanted::Names(watch.names.get().clone()) })
+        Some(if watch.wildcard { Asked::All } else { Asked::Names(watch.names.get()) })
+    }
+
+    /// Endpoint assignments that go out with the next push even when unchanged.
+    #[must_use]
+    pub fn due(&self) -> &BTreeSet<Arc<str>> {
+        &self.warming
+    }
+
+    /// Lets the next push of each type send everything again.
+    pub fn force_all(&mut self) {
+        for watch in self.watches.values_mut() {
+            watch.force.extend(watch.has.keys().cloned());
+        }
     }
 
     /// Whether endpoints should follow the clusters just sent.

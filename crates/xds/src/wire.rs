@@ -1,5 +1,7 @@
 //! Between the protocol's messages and [`Request`] and [`Answer`].
 
+mod pieces;
+
 use std::collections::BTreeMap;
 
 use names::TypeUrl;
@@ -9,6 +11,7 @@ use proto::envoy::service::discovery::v3::{
     Resource as DeltaResource,
 };
 
+pub use self::pieces::{LARGE, PIECE, Pieces};
 use crate::{Answer, Request};
 
 /// Reads a state-of-the-world request.

@@ -71,6 +71,10 @@ pub struct Discovery {
     #[arg(long = "meshConfig", default_value = "./etc/istio/config/mesh", value_name = "FILE")]
     pub mesh_config: PathBuf,
 
+    /// Networks of the mesh (YAML); there is one when the file is not there.
+    #[arg(long = "networksConfig", default_value = "./etc/istio/config/meshNetworks", value_name = "FILE")]
+    pub networks_config: PathBuf,
+
     /// Namespace of the control plane [env: POD_NAMESPACE]
     #[arg(short = 'n', long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,

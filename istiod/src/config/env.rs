@@ -1,16 +1,18 @@
 //! Every environment variable of istiod, and how flags and variables become
 //! [`Settings`]. Nothing else reads the environment.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use mesh::MeshConfig;
+use mesh::{MeshConfig, MeshNetworks};
 
 use super::args::Discovery;
-use super::{Error, Settings};
+use super::{Error, Settings, features};
+use crate::jwks;
 
 /// Name, default and meaning of each variable.
 pub const VARIABLES: &[(&str, &str, &str)] = &[
@@ -26,6 +28,14 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("PILOT_DEBOUNCE_MAX", "10s", "Longest time a change waits while others keep coming."),
     ("PILOT_PUSH_THROTTLE", "0", "How many proxies are computed at the same time; 0: by the number of CPUs."),
     (
+        "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL",
+        "20m",
+        "Time after which keys of token issuers are fetched again.",
+    ),
+    ("BLOCKED_CIDRS_IN_JWKS_URIS", "", "Networks that no keys are fetched from, separated by commas."),
+    ("JWKS_RESOLVER_INSECURE_SKIP_VERIFY", "false", "Servers of keys are not verified."),
+    ("ISTIOD_JWKS_ALLOW_LOOPBACK", "false", "Keys may be fetched from this machine itself."),
+    (
         "PILOT_ENABLE_XDS_IDENTITY_CHECK",
         "true",
         "A proxy's token must fit its namespace and service account.",
@@ -35,6 +45,8 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
 /// The default of `--meshConfig`, which need not be there; a file that somebody
 /// named must.
 const MESH_CONFIG: &str = "./etc/istio/config/mesh";
+/// The same of `--networksConfig`.
+const NETWORKS_CONFIG: &str = "./etc/istio/config/meshNetworks";
 /// More proxies are never computed at the same time.
 const MAX_THROTTLE: usize = 100_000;
 /// Longest lifetime of a certificate: later dates are none that X.509 can hold.
@@ -66,6 +78,7 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
     let root_ttl = duration("CITADEL_SELF_SIGNED_CA_CERT_TTL", &env("CITADEL_SELF_SIGNED_CA_CERT_TTL"));
     let debounce_after = duration("PILOT_DEBOUNCE_AFTER", &env("PILOT_DEBOUNCE_AFTER"));
     let debounce_max = duration("PILOT_DEBOUNCE_MAX", &env("PILOT_DEBOUNCE_MAX"));
+    let refresh = duration("PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", &env("PILOT_JWT_PUB_KEY_REFRESH_INTERVAL"));
     let shutdown = duration("--shutdownDuration", &args.shutdown);
     let keepalive = (
         duration("--keepaliveInterval", &args.keepalive_interval),
@@ -89,19 +102,38 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
         errors.push(Error { name: "PILOT_PUSH_THROTTLE", value: throttle.clone(), why });
         0
     });
-    let check = env("PILOT_ENABLE_XDS_IDENTITY_CHECK");
-    let identity_check = check.parse().unwrap_or_else(|_| {
-        let why = "expected true or false".to_owned();
-        errors.push(Error { name: "PILOT_ENABLE_XDS_IDENTITY_CHECK", value: check.clone(), why });
-        true
+    let mut switch = |name: &'static str, default: bool| {
+        let value = env(name);
+        value.parse().unwrap_or_else(|_| {
+            errors.push(Error { name, value, why: "expected true or false".to_owned() });
+            default
+        })
+    };
+    let identity_check = switch("PILOT_ENABLE_XDS_IDENTITY_CHECK", true);
+    let insecure = switch("JWKS_RESOLVER_INSECURE_SKIP_VERIFY", false);
+    let allows_loopback = switch("ISTIOD_JWKS_ALLOW_LOOPBACK", false);
+    let networks = list(&env("BLOCKED_CIDRS_IN_JWKS_URIS")).into_iter().filter_map(|value| {
+        let network = value.parse::<jwks::Network>();
+        network
+            .map_err(|why| {
+                errors.push(Error { name: "BLOCKED_CIDRS_IN_JWKS_URIS", value, why: why.to_string() });
+            })
+            .ok()
     });
+    let guard = jwks::Guard { blocked: networks.collect(), allows_loopback };
     if !args.config_dir.is_dir() {
         let value = args.config_dir.display().to_string();
         errors.push(Error { name: "--configDir", value, why: "is not a directory".into() });
     }
+    let features = features::read(&get, &mut errors);
+    let keys = jwks::Settings { fetch: features.key_fetch, refresh, guard, insecure };
     let mesh = read_mesh_config(args).unwrap_or_else(|error| {
         errors.push(error);
         MeshConfig::default()
+    });
+    let networks = read_networks(args).unwrap_or_else(|error| {
+        errors.push(error);
+        MeshNetworks::default()
     });
 
     // What is wrong by itself is told already.
@@ -134,6 +166,23 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
     for field in &mesh.unknown_fields {
         tracing::warn!(target: "config", "{}: {field}: no such field; it has no effect", args.mesh_config.display());
     }
+    let mut provider_variables = BTreeMap::new();
+    for name in mesh::extension_provider::variables(&mesh.extension_providers) {
+        match get(name) {
+            Some(value) => drop(provider_variables.insert(name.to_owned(), value)),
+            None => tracing::warn!(
+                target: "config",
+                "{}: extensionProviders: {name} is not set: the header is sent without a value",
+                args.mesh_config.display()
+            ),
+        }
+    }
+    for warning in mesh.warnings() {
+        tracing::warn!(target: "config", "{}: {warning}", args.mesh_config.display());
+    }
+    for warning in &networks.warnings {
+        tracing::warn!(target: "config", "{}: {warning}", args.networks_config.display());
+    }
     Ok(Settings {
         config_dir: args.config_dir.clone(),
         state_dir: args.state_dir.clone(),
@@ -146,6 +195,10 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
         cluster_id: args.cluster_id.clone().unwrap_or_else(|| env("CLUSTER_ID")),
         custom_hosts: list(&env("ISTIOD_CUSTOM_HOST")),
         mesh,
+        networks,
+        features,
+        provider_variables,
+        keys,
         audiences: list(&env("TOKEN_AUDIENCES")),
         workload_ttl,
         max_workload_ttl,
@@ -166,6 +219,18 @@ fn read_mesh_config(args: &Discovery) -> Result<MeshConfig, Error> {
         Ok(text) => MeshConfig::from_yaml(&text).map_err(|why| error(why.to_string())),
         Err(why) if why.kind() == ErrorKind::NotFound && path == Path::new(MESH_CONFIG) => {
             Ok(MeshConfig::default())
+        }
+        Err(why) => Err(error(why.to_string())),
+    }
+}
+
+fn read_networks(args: &Discovery) -> Result<MeshNetworks, Error> {
+    let path = &args.networks_config;
+    let error = |why: String| Error { name: "--networksConfig", value: path.display().to_string(), why };
+    match fs::read_to_string(path) {
+        Ok(text) => MeshNetworks::from_yaml(&text).map_err(|why| error(why.to_string())),
+        Err(why) if why.kind() == ErrorKind::NotFound && path == Path::new(NETWORKS_CONFIG) => {
+            Ok(MeshNetworks::default())
         }
         Err(why) => Err(error(why.to_string())),
     }
@@ -220,6 +285,8 @@ mod tests {
         assert!(wrong(&[], &[]).is_empty());
         for (name, value, want) in [
             ("DEFAULT_WORKLOAD_CERT_TTL", "2161h", "is longer than MAX_WORKLOAD_CERT_TTL=\"2160h\""),
+            ("BLOCKED_CIDRS_IN_JWKS_URIS", "10.0.0.0/8, x", "expected networks such as"),
+            ("ISTIOD_JWKS_ALLOW_LOOPBACK", "yes", "expected true or false"),
             ("PILOT_DEBOUNCE_AFTER", "11s", "is longer than PILOT_DEBOUNCE_MAX=\"10s\""),
             ("PILOT_PUSH_THROTTLE", "9223372036854775807", "expected a whole number up to 100000"),
             ("CITADEL_SELF_SIGNED_CA_CERT_TTL", "1000000h", "expected 100 years"),

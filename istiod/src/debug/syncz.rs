@@ -28,18 +28,19 @@ pub fn page(table: &Table) -> Value {
 
 fn of_row(row: &Row) -> Value {
     let mut page = Map::new();
-    page.insert("cluster_id".into(), row.cluster_id.as_str().into());
-    page.insert("proxy".into(), format!("{}.{}", row.node.name, row.node.namespace).into());
-    page.insert("proxy_type".into(), row.node.node_type.as_str().into());
-    page.insert("istio_version".into(), row.istio_version.as_str().into());
+    page.insert("cluster_id".into(), row.proxy.cluster_id.as_str().into());
+    page.insert("proxy".into(), row.name().into());
+    page.insert("proxy_type".into(), row.proxy.id.node_type.as_str().into());
+    page.insert("istio_version".into(), row.proxy.istio_version.as_str().into());
+    let types = row.types();
     for (prefix, type_url) in &PREFIXES {
-        let Some(status) = row.types.get(type_url) else { continue };
+        let Some(status) = types.get(type_url) else { continue };
         let nonce = |nonce: &Option<String>| Value::from(nonce.clone().unwrap_or_default());
         page.insert(format!("{prefix}_sent"), nonce(&status.sent_nonce));
         page.insert(format!("{prefix}_acked"), nonce(&status.acked_nonce));
     }
     let resources: Map<String, Value> =
-        row.types.iter().map(|(type_url, status)| (type_url.as_str().to_owned(), of_type(status))).collect();
+        types.iter().map(|(type_url, status)| (type_url.as_str().to_owned(), of_type(status))).collect();
     page.insert("resources".into(), resources.into());
     page.into()
 }
@@ -55,6 +56,7 @@ fn of_type(status: &TypeStatus) -> Value {
     })
 }
 
-fn stamp(time: Option<SystemTime>) -> Option<String> {
+/// A time as RFC 3339 writes it.
+pub(super) fn stamp(time: Option<SystemTime>) -> Option<String> {
     OffsetDateTime::from(time?).format(&Rfc3339).ok()
 }

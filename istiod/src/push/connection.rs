@@ -1,5 +1,7 @@
 //! One proxy's stream: requests in, responses out, pushes in between.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -7,15 +9,18 @@ use std::time::{Duration, SystemTime};
 use futures_util::{Stream, StreamExt as _};
 use names::TypeUrl;
 use pilot::Proxy;
+use pilot::cache::{Client, Fresh};
 use proto::envoy::config::core::v3::Node;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
 use tracing::{debug, info, warn};
-use xds::session::{Wanted, is_served};
+use xds::session::{Asked, is_served};
 use xds::{Answer, Request, Session, Variant, Verdict};
 
-use super::status::{Entry, Row, Table};
+use super::secret::Secrets;
+use super::status::{Entry, Row, Shared, Table};
+use super::work;
 use crate::auth::Caller;
 use crate::metrics::Metrics;
 use crate::world::World;
@@ -58,11 +63,18 @@ pub struct Incoming {
 struct Connection {
     id: String,
     hub: Hub,
-    proxy: Proxy,
-    session: Session,
+    client: Client,
+    secrets: Secrets,
+    /// Serial of the configuration for which secrets and extensions were looked at.
+    looked_at: BTreeMap<TypeUrl, u64>,
+    session: Shared,
     world: Arc<World>,
+    /// When the configuration came that is not pushed yet.
+    behind_since: Option<Instant>,
     outbox: mpsc::Sender<Result<Answer, Status>>,
-    entry: Entry,
+    /// Shows the connection as long as it is there.
+    _entry: Entry,
+    end: Arc<Notify>,
     /// Listeners and routes wait until then, if they do.
     held: Option<Instant>,
     /// Whether a type that is not served was asked for, which is logged once.
@@ -76,6 +88,7 @@ struct Connection {
 pub async fn serve(
     mut hub: Hub,
     caller: Option<Caller>,
+    peer: Option<SocketAddr>,
     variant: Variant,
     mut requests: impl Stream<Item = Result<Incoming, Status>> + Unpin,
     outbox: mpsc::Sender<Result<Answer, Status>>,
@@ -86,24 +99,32 @@ pub async fn serve(
     let Some((proxy, first)) = opened else { return Ok(()) };
 
     let id = format!("{}-{}", proxy.id, hub.serial.fetch_add(1, Ordering::Relaxed) + 1);
+    let proxy = Arc::new(proxy);
+    let session = Shared::new(Session::new(variant));
+    let end = Arc::new(Notify::new());
     let row = Row {
-        node: proxy.id.clone(),
-        cluster_id: proxy.cluster_id.clone(),
-        istio_version: proxy.istio_version.clone(),
+        proxy: proxy.clone(),
         connected_at: SystemTime::now(),
-        types: Default::default(),
+        peer,
+        session: session.clone(),
+        end: end.clone(),
     };
     let entry = hub.table.enter(id.clone(), row);
+    let _counted = hub.metrics.connected(&proxy.istio_version);
     info!(target: "ads", node = %proxy.id, by = caller.as_ref().map_or("none", |caller| caller.by), ?variant, id, "new connection");
     let world = hub.world.borrow_and_update().clone();
     let mut connection = Connection {
         id,
         hub: hub.clone(),
-        proxy,
-        session: Session::new(variant),
+        client: Client::new(proxy),
+        secrets: Secrets::new(caller.as_ref()),
+        looked_at: BTreeMap::new(),
+        session,
         world,
+        behind_since: None,
         outbox,
-        entry,
+        _entry: entry,
+        end,
         held: None,
         has_strange_type: false,
     };
@@ -175,6 +196,7 @@ impl Connection {
         changes: &mut watch::Receiver<Arc<World>>,
     ) -> Result<(), Status> {
         self.request(&first).await?;
+        let end = self.end.clone();
         loop {
             let held = self.held;
             let patience = async {
@@ -195,12 +217,21 @@ impl Connection {
                     if changed.is_err() {
                         return Err(Status::unavailable("istiod is stopping"));
                     }
+                    let forced = self.world.forced;
                     self.world = changes.borrow_and_update().clone();
+                    if self.world.forced > forced {
+                        self.session.lock().force_all();
+                        self.client.forget();
+                    }
+                    self.behind_since = Some(Instant::now());
                     self.push().await?;
+                }
+                () = end.notified() => {
+                    return Err(Status::unavailable("disconnected by the operator"));
                 }
                 () = patience => {
                     debug!(target: "ads", id = self.id, "new clusters are still not in use");
-                    self.session.stop_waiting();
+                    self.session.lock().stop_waiting();
                     self.release().await?;
                     self.settle().await?;
                 }
@@ -210,8 +241,8 @@ impl Connection {
 
     async fn request(&mut self, request: &Request) -> Result<(), Status> {
         let type_url = &request.type_url;
-        let reaction = self.session.request(request, SystemTime::now()).map_err(|error| {
-            Status::resource_exhausted(format!("{} of {}: {error}", type_url.short(), self.proxy.id))
+        let reaction = self.session.lock().request(request, SystemTime::now()).map_err(|error| {
+            Status::resource_exhausted(format!("{} of {}: {error}", type_url.short(), self.client.proxy().id))
         })?;
         debug!(target: "ads", id = self.id, r#type = type_url.short(), nonce = request.nonce, ?reaction, "request");
         if let Some(Verdict::Refused(error)) = &reaction.verdict {
@@ -229,15 +260,17 @@ impl Connection {
             warn!(target: "ads", id = self.id, r#type = type_url.as_str(), "asked for a type that istiod does not serve; further ones are not logged");
         }
         if let Some(wanted) = reaction.respond {
-            let resources = self.generate(type_url, &wanted).await?;
+            let resources = self.generate(type_url, wanted.asked()).await;
             let version = self.world.version.clone();
-            let answer = self.session.respond(type_url, &wanted, resources, &version, SystemTime::now());
+            let answer =
+                self.session.lock().respond(type_url, &wanted, resources, &version, SystemTime::now());
             self.send(answer).await?;
-            if self.session.endpoints_due() {
+            let is_due = self.session.lock().endpoints_due();
+            if is_due {
                 self.push_type(&TypeUrl::Endpoint).await?;
             }
         }
-        if self.held.is_some() && !self.session.routes_must_wait() {
+        if self.held.is_some() && !self.must_wait() {
             self.release().await?;
         }
         self.settle().await
@@ -249,10 +282,13 @@ impl Connection {
     async fn push(&mut self) -> Result<(), Status> {
         self.push_type(&TypeUrl::Cluster).await?;
         self.push_type(&TypeUrl::Endpoint).await?;
-        if self.session.routes_must_wait() {
+        if self.must_wait() {
             self.held.get_or_insert_with(|| Instant::now() + WARMING_TIMEOUT);
         } else {
             self.release().await?;
+        }
+        if let Some(since) = self.behind_since.take_if(|_| self.held.is_none()) {
+            self.hub.metrics.converged(since.elapsed());
         }
         self.settle().await
     }
@@ -267,39 +303,118 @@ impl Connection {
         Ok(())
     }
 
+    fn must_wait(&self) -> bool {
+        self.session.lock().routes_must_wait()
+    }
+
     async fn push_type(&mut self, type_url: &TypeUrl) -> Result<(), Status> {
-        let Some(wanted) = self.session.wanted(type_url) else { return Ok(()) };
-        let resources = self.generate(type_url, &wanted).await?;
-        let version = self.world.version.clone();
-        let answer = self.session.push(type_url, resources, &version, SystemTime::now());
+        let is_ready = {
+            let session = self.session.lock();
+            let Some(asked) = session.asked(type_url) else { return Ok(()) };
+            self.client.is_fresh_ready(self.world.now(), type_url, asked)
+        };
+        // What is there already is taken; what takes its time waits for its turn,
+        // which ends before anything is sent.
+        let answer = if is_ready {
+            self.fresh(type_url)
+        } else {
+            let permit = self.turn().await;
+            let begin = Instant::now();
+            let answer = work::blocking(|| self.fresh(type_url));
+            self.hub.metrics.generated(type_url, begin.elapsed());
+            drop(permit);
+            answer
+        };
         self.send(answer).await
+    }
+
+    /// Waits until there is room for one more translation.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let begin = Instant::now();
+        let permit = self.hub.throttle.clone().acquire_owned().await;
+        self.hub.metrics.queued(begin.elapsed());
+        // Never closed; without it the work is done all the same.
+        permit.ok()
+    }
+
+    /// What is new to the proxy.
+    fn fresh(&mut self, type_url: &TypeUrl) -> Option<Answer> {
+        let mut session = self.session.lock();
+        let asked = session.asked(type_url)?;
+        if matches!(type_url, TypeUrl::Secret | TypeUrl::Extension) {
+            let marked = self.world.stamps.marked();
+            let seen = self.looked_at.insert(type_url.clone(), self.world.serial);
+            if seen.is_some_and(|seen| seen >= marked) && self.world.forced < self.world.serial {
+                return None;
+            }
+        }
+        if *type_url == TypeUrl::Secret {
+            let resources = self.secrets.resources(
+                &self.world.snapshot,
+                self.client.proxy(),
+                &asked.to_wanted(),
+                &self.hub.metrics,
+            );
+            return session.push(type_url, resources, &self.world.version, SystemTime::now());
+        }
+        if *type_url == TypeUrl::Extension {
+            let (proxy, wanted) = (self.client.proxy(), asked.to_wanted());
+            let resources = self.secrets.extensions(&self.world.snapshot, proxy, &wanted);
+            return session.push(type_url, resources, &self.world.version, SystemTime::now());
+        }
+        let fresh = self.client.fresh(self.world.now(), type_url, asked, session.due());
+        let (version, now) = (&self.world.version, SystemTime::now());
+        match fresh {
+            Fresh::Same => None,
+            Fresh::All(resources) => session.push(type_url, resources, version, now),
+            Fresh::Some(names, resources) => session.push_some(type_url, names, resources, version, now),
+        }
     }
 
     async fn settle(&mut self) -> Result<(), Status> {
-        let version = self.world.version.clone();
-        let answer = self.session.settle(&version, SystemTime::now());
+        let answer = self.session.lock().settle(&self.world.version, SystemTime::now());
         self.send(answer).await
     }
 
-    async fn generate(&self, type_url: &TypeUrl, wanted: &Wanted) -> Result<Vec<xds::Resource>, Status> {
-        let permit = self.hub.throttle.acquire().await;
-        let resources = pilot::generate(&self.world.snapshot, &self.proxy, type_url, wanted);
+    async fn generate(&mut self, type_url: &TypeUrl, asked: Asked<'_>) -> Vec<xds::Resource> {
+        let world = self.world.clone();
+        if *type_url == TypeUrl::Secret {
+            let (proxy, wanted) = (self.client.proxy(), asked.to_wanted());
+            return self.secrets.resources(&world.snapshot, proxy, &wanted, &self.hub.metrics);
+        }
+        if *type_url == TypeUrl::Extension {
+            return self.secrets.extensions(&world.snapshot, self.client.proxy(), &asked.to_wanted());
+        }
+        if self.client.is_ready(world.now(), type_url, asked) {
+            return self.client.resources(world.now(), type_url, asked);
+        }
+        let permit = self.turn().await;
+        let begin = Instant::now();
+        let resources = work::blocking(|| self.client.resources(world.now(), type_url, asked));
+        self.hub.metrics.generated(type_url, begin.elapsed());
         drop(permit);
-        Ok(resources)
+        resources
     }
 
     async fn send(&self, answer: Option<Answer>) -> Result<(), Status> {
-        self.entry.update(&self.session);
         let Some(answer) = answer else { return Ok(()) };
         self.hub.metrics.pushed(&answer);
         debug!(
             target: "ads", id = self.id, r#type = answer.type_url.short(), nonce = answer.nonce,
             resources = answer.resources.len(), removed = answer.removed.len(), "send"
         );
+        let begin = Instant::now();
         match self.outbox.send_timeout(Ok(answer), SEND_TIMEOUT).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.hub.metrics.sent(begin.elapsed());
+                Ok(())
+            }
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-                Err(Status::deadline_exceeded("the proxy takes no more responses"))
+                self.hub.metrics.write_timeouts.inc();
+                Err(Status::deadline_exceeded(format!(
+                    "the proxy has taken no response for {} s; it may come back",
+                    SEND_TIMEOUT.as_secs()
+                )))
             }
             // The stream is gone; its end comes as the next request.
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Ok(()),

@@ -17,7 +17,13 @@ pub struct Debounce {
 struct Pending {
     first: Instant,
     last: Instant,
+    /// Longest time that all of the changes may wait.
+    max: Duration,
 }
+
+/// Longest time that endpoints wait while others keep changing: requests fail
+/// meanwhile, and sending them is cheap.
+const ENDPOINTS_MAX: Duration = Duration::from_millis(500);
 
 impl Debounce {
     /// With nothing pending.
@@ -28,9 +34,18 @@ impl Debounce {
 
     /// Something has changed now.
     pub fn changed(&mut self) {
+        self.add(self.max);
+    }
+
+    /// Endpoints have changed now, and nothing else.
+    pub fn endpoints_changed(&mut self) {
+        self.add(self.max.min(ENDPOINTS_MAX));
+    }
+
+    fn add(&mut self, max: Duration) {
         let now = Instant::now();
-        let first = self.pending.map_or(now, |pending| pending.first);
-        self.pending = Some(Pending { first, last: now });
+        let (first, max) = self.pending.map_or((now, max), |pending| (pending.first, pending.max.max(max)));
+        self.pending = Some(Pending { first, last: now, max });
     }
 
     /// Waits until a push is due and forgets the changes; for ever when there are none.
@@ -38,7 +53,7 @@ impl Debounce {
     /// May be dropped and called again without losing a change.
     pub async fn due(&mut self) -> Duration {
         let Some(pending) = self.pending else { return std::future::pending().await };
-        sleep_until((pending.last + self.after).min(pending.first + self.max)).await;
+        sleep_until((pending.last + self.after).min(pending.first + pending.max)).await;
         self.pending = None;
         pending.first.elapsed_since()
     }
@@ -83,5 +98,24 @@ mod tests {
             }
         }
         assert_eq!((Instant::now() - start).as_millis(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_alone_wait_for_a_moment_only() {
+        let mut debounce = Debounce::new(100 * MS, 10_000 * MS);
+        for others in [false, true] {
+            let start = Instant::now();
+            loop {
+                debounce.endpoints_changed();
+                if others {
+                    debounce.changed();
+                }
+                if tokio::time::timeout(50 * MS, debounce.due()).await.is_ok() {
+                    break;
+                }
+            }
+            let waited = (Instant::now() - start).as_millis();
+            assert_eq!(waited, if others { 10_000 } else { 500 });
+        }
     }
 }

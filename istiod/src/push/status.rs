@@ -2,25 +2,72 @@
 //! pages, written by the connections.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use names::{NodeId, TypeUrl};
+use names::TypeUrl;
+use pilot::Proxy;
+use tokio::sync::Notify;
+use xds::session::Wanted;
 use xds::{Session, TypeStatus};
+
+/// The protocol state of a connection: it changes it, pages look at it.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<Mutex<Session>>);
+
+impl Shared {
+    /// Of a new stream.
+    #[must_use]
+    pub fn new(session: Session) -> Self {
+        Self(Arc::new(Mutex::new(session)))
+    }
+
+    /// The state, for as long as nothing is waited for.
+    pub fn lock(&self) -> MutexGuard<'_, Session> {
+        // A connection whose task has panicked is gone; its state is only shown.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// One connected proxy.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The proxy.
-    pub node: NodeId,
-    /// Cluster it says it is in.
-    pub cluster_id: String,
-    /// Version it says it is of.
-    pub istio_version: String,
+    pub proxy: Arc<Proxy>,
     /// When it connected.
     pub connected_at: SystemTime,
-    /// Its subscriptions.
-    pub types: BTreeMap<TypeUrl, TypeStatus>,
+    /// Its address.
+    pub peer: Option<SocketAddr>,
+    /// Its subscriptions and what it has.
+    pub session: Shared,
+    /// Told when somebody wants the connection to end.
+    pub end: Arc<Notify>,
+}
+
+impl Row {
+    /// `POD.NAMESPACE`, as commands name a proxy.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let id = &self.proxy.id;
+        format!("{}.{}", id.name, id.namespace)
+    }
+
+    /// Its subscriptions with what came of them.
+    #[must_use]
+    pub fn types(&self) -> BTreeMap<TypeUrl, TypeStatus> {
+        let session = self.session.lock();
+        session.status().map(|(type_url, status)| (type_url.clone(), status.clone())).collect()
+    }
+
+    /// What it wants of each type.
+    #[must_use]
+    pub fn wanted(&self) -> BTreeMap<TypeUrl, Wanted> {
+        let session = self.session.lock();
+        let types: Vec<TypeUrl> = session.status().map(|(type_url, _)| type_url.clone()).collect();
+        let wanted = types.into_iter().filter_map(|type_url| Some((session.wanted(&type_url)?, type_url)));
+        wanted.map(|(wanted, type_url)| (type_url, wanted)).collect()
+    }
 }
 
 /// All connected proxies by connection id (`NODEID-N`).
@@ -51,18 +98,6 @@ impl Table {
     #[must_use]
     pub fn all(&self) -> Vec<(String, Row)> {
         self.rows(|rows| rows.iter().map(|(id, row)| (id.clone(), row.clone())).collect())
-    }
-}
-
-impl Entry {
-    /// Shows the state of a session.
-    pub fn update(&self, session: &Session) {
-        let types = session.status().map(|(type_url, status)| (type_url.clone(), status.clone())).collect();
-        self.table.rows(|rows| {
-            if let Some(row) = rows.get_mut(&self.id) {
-                row.types = types;
-            }
-        });
     }
 }
 

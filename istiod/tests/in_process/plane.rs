@@ -54,7 +54,8 @@ impl Plane {
             (objects.display().to_string(), dir.path().join("state").display().to_string());
         let free = "127.0.0.1:0";
         let args = ["istiod", "discovery", "--config-dir", &objects, "--state-dir", &state];
-        let ports = ["--secureGRPCAddr", free, "--monitoringAddr", free, "--httpAddr", free];
+        let ports =
+            ["--secureGRPCAddr", free, "--grpcAddr", free, "--monitoringAddr", free, "--httpAddr", free];
         let cli = Cli::try_parse_from(args.into_iter().chain(ports)).unwrap();
         let Command::Discovery(args) = cli.command else { panic!() };
         let running = app::build(env::resolve(&args, environment).unwrap()).await.unwrap();
@@ -70,6 +71,13 @@ impl Plane {
         let draft = self.dir.path().join("draft");
         fs::write(&draft, text).unwrap();
         fs::rename(&draft, self.dir.path().join("objects").join(name)).unwrap();
+    }
+
+    /// Waits until the objects of a file are in force.
+    pub(crate) async fn settled(&self, name: &str) {
+        while !self.page(self.running.monitoring, "/debug/configz").await.1.contains(name) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// A file of the objects.
@@ -103,6 +111,19 @@ impl Plane {
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         self.tasks.spawn("client", connection);
         sender
+    }
+
+    /// What a call of any gRPC method ends with, when it ends at once.
+    pub(crate) async fn call(&self, token: Option<&str>, path: &'static str) -> Status {
+        let mut sender = self.connect().await;
+        let request = http::Request::post(format!("https://istiod.istio-system.svc{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {}", token.unwrap_or_default()))
+            .body(tonic::body::Body::empty())
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        Status::from_header_map(response.headers()).unwrap_or_else(|| Status::ok("no status"))
     }
 
     /// Asks for a certificate.
@@ -144,7 +165,24 @@ impl Plane {
         &self,
         token: Option<&str>,
     ) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
-        let mut sender = self.connect().await;
+        self.delta_over(self.connect().await, token)
+    }
+
+    /// The same at the plaintext port, which asks for no credentials.
+    pub(crate) async fn plain_delta(&self) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
+        let stream = TcpStream::connect(self.running.plain_grpc.unwrap()).await.unwrap();
+        let io = TokioIo::new(stream);
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        self.tasks.spawn("client", connection);
+        self.delta_over(sender, None)
+    }
+
+    fn delta_over(
+        &self,
+        mut sender: hyper::client::conn::http2::SendRequest<tonic::body::Body>,
+        token: Option<&str>,
+    ) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
         let mut client = AggregatedDiscoveryServiceClient::with_origin(
             tower::service_fn(move |request| sender.send_request(request)),
             http::Uri::from_static("https://istiod.istio-system.svc"),

@@ -38,6 +38,13 @@ pub struct Workload {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Workload {
+    /// Whether it is a gateway: a proxy that stands alone, and takes connections itself.
+    pub fn is_gateway(&self) -> bool {
+        self.annotations.get("inject.istio.io/templates").is_some_and(|name| name == "gateway")
+    }
+}
+
 /// A pod and its programs.
 #[derive(Debug)]
 pub struct Pod {
@@ -155,11 +162,14 @@ impl Pod {
         command
     }
 
-    /// Starts the application and the agent.
+    /// Starts the application, if it has one, and the agent.
     ///
     /// # Errors
     /// When one cannot be started.
     pub fn start(&mut self, env: &[(String, String)]) -> anyhow::Result<()> {
+        if self.workload.is_gateway() {
+            return self.start_agent(env);
+        }
         let label = |name: &str| self.workload.labels.get(name).map_or("", String::as_str);
         let mut app = self.command(User::App, &self.programs.harness);
         app.args(["app", label("app"), label("version")]).current_dir("/");
@@ -174,7 +184,8 @@ impl Pod {
     pub fn start_agent(&mut self, env: &[(String, String)]) -> anyhow::Result<()> {
         let Workload { name, namespace, address, service_account, labels, .. } = &self.workload;
         let mut agent = self.command(User::Proxy, &self.programs.ours("istio-agent"));
-        agent.args(["proxy", "sidecar", "--domain", &format!("{namespace}.svc.cluster.local")]);
+        let role = if self.workload.is_gateway() { "router" } else { "sidecar" };
+        agent.args(["proxy", role, "--domain", &format!("{namespace}.svc.cluster.local")]);
         agent.args(["--proxyLogLevel=warning", "--log_output_level=default:info"]);
         let envoy = self.programs.envoy.display();
         agent
@@ -190,6 +201,8 @@ impl Pod {
             agent.env(name, value);
         }
         self.agent = Some(Process::start(agent, &self.agent_log())?);
+        // Envoy, as the proxy's user, opens its standard output anew for access logs.
+        fs::set_permissions(self.agent_log(), fs::Permissions::from_mode(0o666))?;
         Ok(())
     }
 
@@ -217,7 +230,9 @@ impl Pod {
             let probe = Ask::get((Ipv4Addr::LOCALHOST, names::port::ENVOY_HEALTH), "pod", "/healthz/ready");
             let answer = probe.from(&self.network)?;
             ensure!(answer.status.is_success(), "{}", answer.body.trim());
-            Ask::get((Ipv4Addr::LOCALHOST, crate::app::PORT), "app", "/headers").from(&self.network)?;
+            if self.app.is_some() {
+                Ask::get((Ipv4Addr::LOCALHOST, crate::app::PORT), "app", "/headers").from(&self.network)?;
+            }
             Ok(())
         });
         ready.with_context(|| {

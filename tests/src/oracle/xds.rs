@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use config::{Store, yaml};
-use mesh::MeshConfig;
+use mesh::{MeshConfig, MeshNetworks};
 use names::TypeUrl;
 use pilot::{Proxy, Snapshot};
 use prost::Message as _;
@@ -17,6 +17,7 @@ use serde_json::Value;
 use xds::session::Wanted;
 
 use super::Summary;
+use super::accept;
 use super::difference::{self, Difference, Rule};
 
 /// Differences that are intended.
@@ -32,11 +33,15 @@ const FILES: [(&str, TypeUrl, &str); 4] = [
     ("endpoints.json", TypeUrl::Endpoint, "clusterName"),
 ];
 
-/// Compares all cases of a directory.
+/// Recorded names of the mesh, where there are any.
+const NAMES: &str = "nametable.json";
+
+/// Compares all cases of a directory; with `envoy` a case also differs when
+/// Envoy does not take what we generate.
 ///
 /// # Errors
 /// When the directory or a case cannot be read.
-pub fn run(dir: &Path, only: &[String], verbose: bool) -> anyhow::Result<Summary> {
+pub fn run(dir: &Path, only: &[String], verbose: bool, envoy: Option<&Path>) -> anyhow::Result<Summary> {
     let rules: Vec<Rule> = serde_saphyr::from_str(RULES).context("xds-differences.yaml")?;
     let mut cases: Vec<_> = fs::read_dir(dir)
         .with_context(|| format!("recorded cases in {}", dir.display()))?
@@ -51,7 +56,11 @@ pub fn run(dir: &Path, only: &[String], verbose: bool) -> anyhow::Result<Summary
         if !only.is_empty() && !only.iter().any(|pattern| super::fits(pattern, &name)) {
             continue;
         }
-        let outcome = match compare(&case, &rules) {
+        let outcome = compare(&case, &rules).and_then(|outcome| match envoy {
+            Some(envoy) => accepted(&case, envoy).map(|()| outcome),
+            None => Ok(outcome),
+        });
+        let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Different(format!("{error:#}")),
         };
@@ -67,6 +76,14 @@ pub fn run(dir: &Path, only: &[String], verbose: bool) -> anyhow::Result<Summary
         }
     }
     Ok(summary)
+}
+
+/// As istiod would send it by default, which is more than what was recorded.
+fn accepted(case: &Path, envoy: &Path) -> anyhow::Result<()> {
+    let (mut settings, store, proxy) = inputs(case)?;
+    settings.features = pilot::Features { dual_stack: settings.features.dual_stack, ..Default::default() };
+    let scratch = tempfile::tempdir()?;
+    accept::check(&Snapshot::build(&store, &settings), &proxy, envoy, scratch.path())
 }
 
 enum Outcome {
@@ -114,7 +131,27 @@ fn compare(case: &Path, rules: &[Rule]) -> anyhow::Result<Outcome> {
             }
         }
     }
+    if let Some(what) = names(case, &snapshot, &proxy)? {
+        return Ok(Outcome::Different(what));
+    }
     Ok(if is_listed { Outcome::Listed } else { Outcome::Equal })
+}
+
+/// How the name table differs, where one was recorded. Ports are ours alone.
+fn names(case: &Path, snapshot: &Snapshot, proxy: &Proxy) -> anyhow::Result<Option<String>> {
+    let Ok(text) = fs::read_to_string(case.join(NAMES)) else { return Ok(None) };
+    let message = TypeUrl::NameTable.as_str().trim_start_matches("type.googleapis.com/");
+    let [recorded]: [Value; 1] = serde_json::from_str(&text)?;
+    let theirs = reflect::to_json(message, &reflect::from_json(message, recorded)?)?;
+    let made = pilot::generate(snapshot, proxy, &TypeUrl::NameTable, &Wanted::All);
+    let [resource] = made.as_slice() else { bail!("{} name tables", made.len()) };
+    let mut ours = reflect::to_json(message, &resource.body)?;
+    for info in ours["table"].as_object_mut().into_iter().flat_map(|table| table.values_mut()) {
+        info.as_object_mut().map(|info| info.remove("ports"));
+    }
+    Ok(difference::first(&ours, &theirs, &is_unordered).map(|Difference { path, ours, theirs }| {
+        format!("{NAMES}: {path}\n    ours:   {ours}\n    theirs: {theirs}")
+    }))
 }
 
 /// `None`: equal. `Some(None)`: equal but for listed differences.
@@ -136,6 +173,11 @@ fn is_unordered(path: &str) -> bool {
 }
 
 fn load(case: &Path) -> anyhow::Result<(Snapshot, Proxy)> {
+    let (settings, store, proxy) = inputs(case)?;
+    Ok((Snapshot::build(&store, &settings), proxy))
+}
+
+fn inputs(case: &Path) -> anyhow::Result<(pilot::Settings, Store, Proxy)> {
     let text = fs::read_to_string(case.join("input.yaml"))?;
     let contents = yaml::read("input.yaml", &text);
     if let Some(problem) =
@@ -158,11 +200,17 @@ fn load(case: &Path) -> anyhow::Result<(Snapshot, Proxy)> {
     let node = Node::decode(reflect::from_json("envoy.config.core.v3.Node", node)?.as_slice())?;
     let proxy = Proxy::from_node(&node).map_err(|error| anyhow!("proxy.json: {error}"))?;
     let mut settings = pilot::Settings::new(Arc::new(mesh), "Kubernetes");
-    // The recorder had it off: stock Envoy has no such filter of Istio's.
+    // The recorder had them off: stock Envoy has no such filters of Istio's.
     settings.features.alpn = false;
+    settings.features.metadata_exchange = false;
+    // No controller gave addresses there but those in the status of objects.
+    settings.features.ip_autoallocate = false;
     settings.features.dual_stack = fs::read_to_string(case.join("features.env"))
         .is_ok_and(|text| text.contains("ISTIO_DUAL_STACK=true"));
-    Ok((Snapshot::build(&store, &settings), proxy))
+    if let Ok(text) = fs::read_to_string(case.join("networks.yaml")) {
+        settings.networks = Arc::new(MeshNetworks::from_yaml(&text)?);
+    }
+    Ok((settings, store, proxy))
 }
 
 #[cfg(test)]
@@ -172,7 +220,7 @@ mod tests {
     #[test]
     fn equals_what_was_recorded() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/oracle/xds");
-        let summary = run(&dir, &[], true).unwrap();
+        let summary = run(&dir, &[], true, None).unwrap();
         assert_eq!(summary.different, 0, "{summary}");
         assert!(summary.equal > 20, "{summary}");
     }

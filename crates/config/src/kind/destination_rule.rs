@@ -1,10 +1,19 @@
-//! Rules of `DestinationRule`.
+//! Rules of `DestinationRule`. A cluster that Envoy does not understand is
+//! refused as a whole, so what it cannot take must not get through.
+
+mod balancer;
+mod locality;
+pub(super) mod pool;
+#[cfg(test)]
+mod tests;
+mod tls;
 
 use std::collections::BTreeSet;
 
-use proto::istio::networking::v1alpha3::client_tls_settings::TlSmode as TlsMode;
 use proto::istio::networking::v1alpha3::load_balancer_settings::LbPolicy;
-use proto::istio::networking::v1alpha3::traffic_policy::PortTrafficPolicy;
+use proto::istio::networking::v1alpha3::traffic_policy::{
+    PortTrafficPolicy, ProxyProtocol, RetryBudget, TunnelSettings, proxy_protocol,
+};
 use proto::istio::networking::v1alpha3::{
     ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection,
     TrafficPolicy,
@@ -15,12 +24,25 @@ use crate::validate::Checker;
 pub(super) fn check(rule: &DestinationRule, checker: &mut Checker) {
     checker.host("host", &rule.host);
     checker.export_to(&rule.export_to);
-    let selects = rule.workload_selector.as_ref().is_some_and(|selector| !selector.match_labels.is_empty());
-    if selects {
-        checker.warn("workloadSelector", "is not supported yet: the whole rule has no effect");
+    let selects = rule.workload_selector.is_some();
+    if let Some(selector) = &rule.workload_selector {
+        if selector.match_labels.is_empty() {
+            checker.warn("workloadSelector", "has no labels: it selects all workloads of the namespace");
+        }
+        for (key, value) in &selector.match_labels {
+            let field = format!("workloadSelector.matchLabels.{key}");
+            if key.is_empty() || key.contains('*') || value.contains('*') {
+                checker.error(field, format!("{key:?}: {value:?} is not a label: wildcards are not known"));
+            }
+        }
+        let is_private = rule.export_to.len() <= 1 && rule.export_to.first().is_none_or(|to| to != "*");
+        if !is_private {
+            let message = "a rule that selects workloads is for its own namespace only: write [\".\"]";
+            checker.error("exportTo", message);
+        }
     }
     if let Some(policy) = &rule.traffic_policy {
-        traffic_policy("trafficPolicy", policy, checker);
+        traffic_policy("trafficPolicy", policy, selects, checker);
     }
     let mut names = BTreeSet::new();
     for (index, subset) in rule.subsets.iter().enumerate() {
@@ -36,134 +58,153 @@ pub(super) fn check(rule: &DestinationRule, checker: &mut Checker) {
             checker.label(&format!("{at}.labels.{key}"), key, value);
         }
         if let Some(policy) = &subset.traffic_policy {
-            traffic_policy(&format!("{at}.trafficPolicy"), policy, checker);
+            traffic_policy(&format!("{at}.trafficPolicy"), policy, selects, checker);
         }
     }
 }
 
-fn traffic_policy(at: &str, policy: &TrafficPolicy, checker: &mut Checker) {
-    checker.not_yet(&format!("{at}.tunnel"), policy.tunnel.is_some());
-    checker.not_yet(&format!("{at}.proxyProtocol"), policy.proxy_protocol.is_some());
-    checker.not_yet(&format!("{at}.retryBudget"), policy.retry_budget.is_some());
-    blocks(
-        at,
-        policy.load_balancer.as_ref(),
-        policy.connection_pool.as_ref(),
-        policy.outlier_detection.as_ref(),
-        policy.tls.as_ref(),
-        checker,
-    );
+/// One level of policies. `selects`: the rule is for some workloads only.
+fn traffic_policy(at: &str, policy: &TrafficPolicy, selects: bool, checker: &mut Checker) {
+    if *policy == TrafficPolicy::default() {
+        checker.error(at, "has no settings: give at least one, or leave it out");
+    }
+    if policy.tunnel.is_some() && policy.proxy_protocol.is_some() {
+        checker.error(at, "tunnel and proxyProtocol exclude each other: keep one");
+    }
+    if let Some(settings) = &policy.tunnel {
+        tunnel(&format!("{at}.tunnel"), settings, checker);
+    }
+    if let Some(protocol) = &policy.proxy_protocol {
+        proxy_protocol(&format!("{at}.proxyProtocol"), *protocol, checker);
+    }
+    if let Some(budget) = &policy.retry_budget {
+        retry_budget(&format!("{at}.retryBudget"), budget, checker);
+    }
+    let blocks = Blocks {
+        balancer: policy.load_balancer.as_ref(),
+        pool: policy.connection_pool.as_ref(),
+        outlier: policy.outlier_detection.as_ref(),
+        tls: policy.tls.as_ref(),
+    };
+    blocks.check(at, selects, checker);
+    let mut ports = BTreeSet::new();
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         let at = format!("{at}.portLevelSettings[{index}]");
         let PortTrafficPolicy { port, load_balancer, connection_pool, outlier_detection, tls } = port;
         match port {
-            Some(port) => checker.port(&format!("{at}.port.number"), port.number),
+            Some(port) => {
+                checker.port(&format!("{at}.port.number"), port.number);
+                if !ports.insert(port.number) {
+                    let message =
+                        format!("there are settings for {} already: only the first count", port.number);
+                    checker.warn(format!("{at}.port.number"), message);
+                }
+            }
             None => checker.error(format!("{at}.port"), "is missing: say which port the settings are for"),
         }
-        let is_empty = load_balancer.is_none()
-            && connection_pool.is_none()
-            && outlier_detection.is_none()
-            && tls.is_none();
-        if is_empty {
+        let blocks = Blocks {
+            balancer: load_balancer.as_ref(),
+            pool: connection_pool.as_ref(),
+            outlier: outlier_detection.as_ref(),
+            tls: tls.as_ref(),
+        };
+        if blocks.is_empty() {
             checker.error(&at, "has no settings: give at least one");
         }
-        blocks(
-            &at,
-            load_balancer.as_ref(),
-            connection_pool.as_ref(),
-            outlier_detection.as_ref(),
-            tls.as_ref(),
-            checker,
-        );
+        blocks.check(&at, selects, checker);
     }
 }
 
-fn blocks(
-    at: &str,
-    balancer: Option<&LoadBalancerSettings>,
-    pool: Option<&ConnectionPoolSettings>,
-    outlier: Option<&OutlierDetection>,
-    tls: Option<&ClientTlsSettings>,
-    checker: &mut Checker,
-) {
-    if let Some(balancer) = balancer {
-        let at = format!("{at}.loadBalancer");
-        checker.duration(&format!("{at}.warmupDurationSecs"), balancer.warmup_duration_secs.as_ref());
-        checker.not_yet(&format!("{at}.warmupDurationSecs"), balancer.warmup_duration_secs.is_some());
-        checker.not_yet(&format!("{at}.warmup"), balancer.warmup.is_some());
-        checker.not_yet(&format!("{at}.localityLbSetting"), balancer.locality_lb_setting.is_some());
-        let hashes = matches!(balancer.lb_policy, Some(LbPolicy::ConsistentHash(_)));
-        checker.not_yet(&format!("{at}.consistentHash"), hashes);
+/// What both a level and a port of it have.
+struct Blocks<'a> {
+    balancer: Option<&'a LoadBalancerSettings>,
+    pool: Option<&'a ConnectionPoolSettings>,
+    outlier: Option<&'a OutlierDetection>,
+    tls: Option<&'a ClientTlsSettings>,
+}
+
+impl Blocks<'_> {
+    fn is_empty(&self) -> bool {
+        self.balancer.is_none() && self.pool.is_none() && self.outlier.is_none() && self.tls.is_none()
     }
-    if let Some(pool) = pool {
-        connection_pool(&format!("{at}.connectionPool"), pool, checker);
-    }
-    if let Some(outlier) = outlier {
-        let at = format!("{at}.outlierDetection");
-        if outlier.consecutive_local_origin_failures.is_some() && !outlier.split_external_local_origin_errors
-        {
-            let message = "needs splitExternalLocalOriginErrors: true";
-            checker.error(format!("{at}.consecutiveLocalOriginFailures"), message);
-        }
-        checker.duration(&format!("{at}.interval"), outlier.interval.as_ref());
-        checker.duration(&format!("{at}.baseEjectionTime"), outlier.base_ejection_time.as_ref());
-        for (name, percent) in [
-            ("maxEjectionPercent", outlier.max_ejection_percent),
-            ("minHealthPercent", outlier.min_health_percent),
-        ] {
-            if !(0..=100).contains(&percent) {
-                checker.error(
-                    format!("{at}.{name}"),
-                    format!("{percent} is not a percentage: expected 0 to 100"),
-                );
+
+    fn check(&self, at: &str, selects: bool, checker: &mut Checker) {
+        if let Some(settings) = self.balancer {
+            let at = format!("{at}.loadBalancer");
+            balancer::check(&at, settings, checker);
+            locality::check(&at, settings, self.outlier.is_some(), checker);
+            if matches!(settings.lb_policy, Some(LbPolicy::BackendUtilization(_))) {
+                let message = "has no effect: requests go to the endpoint with the fewest, as in Istio";
+                checker.warn(format!("{at}.backendUtilization"), message);
             }
         }
-    }
-    if let Some(tls) = tls {
-        client_tls(&format!("{at}.tls"), tls, checker);
-    }
-}
-
-fn client_tls(at: &str, tls: &ClientTlsSettings, checker: &mut Checker) {
-    if matches!(tls.mode(), TlsMode::Simple | TlsMode::Mutual) {
-        // Never plaintext where TLS was asked for.
-        let message =
-            "is not supported yet: use ISTIO_MUTUAL for workloads of the mesh, or let the application do TLS";
-        checker.error(format!("{at}.mode"), format!("{} {message}", tls.mode().as_str_name()));
-    }
-    if tls.mode() == TlsMode::Mutual && tls.credential_name.is_empty() {
-        if tls.client_certificate.is_empty() {
-            checker.error(
-                format!("{at}.clientCertificate"),
-                "is missing: mode MUTUAL needs a client certificate",
-            );
+        if let Some(settings) = self.pool {
+            pool::check(&format!("{at}.connectionPool"), settings, checker);
         }
-        if tls.private_key.is_empty() {
-            checker.error(format!("{at}.privateKey"), "is missing: mode MUTUAL needs a private key");
+        if let Some(outlier) = self.outlier {
+            outlier_detection(&format!("{at}.outlierDetection"), outlier, checker);
+        }
+        if let Some(settings) = self.tls {
+            tls::check(&format!("{at}.tls"), settings, selects, checker);
         }
     }
 }
 
-fn connection_pool(at: &str, pool: &ConnectionPoolSettings, checker: &mut Checker) {
-    if pool.tcp.is_none() && pool.http.is_none() {
-        checker.error(at, "is empty: give tcp or http settings");
+fn outlier_detection(at: &str, outlier: &OutlierDetection, checker: &mut Checker) {
+    let local = outlier.consecutive_local_origin_failures.as_ref().map_or(0, |number| number.value);
+    if local > 0 && !outlier.split_external_local_origin_errors {
+        let message = "needs splitExternalLocalOriginErrors: true";
+        checker.error(format!("{at}.consecutiveLocalOriginFailures"), message);
     }
-    if let Some(tcp) = &pool.tcp {
-        checker.not_negative(&format!("{at}.tcp.maxConnections"), tcp.max_connections);
-        checker.duration(&format!("{at}.tcp.connectTimeout"), tcp.connect_timeout.as_ref());
-        checker.not_yet(&format!("{at}.tcp.idleTimeout"), tcp.idle_timeout.is_some());
-        checker.duration(&format!("{at}.tcp.maxConnectionDuration"), tcp.max_connection_duration.as_ref());
+    if outlier.consecutive_errors != 0 {
+        let message = "has no effect: use consecutive5xxErrors or consecutiveGatewayErrors";
+        checker.warn(format!("{at}.consecutiveErrors"), message);
     }
-    if let Some(http) = &pool.http {
-        for (name, number) in [
-            ("http1MaxPendingRequests", http.http1_max_pending_requests),
-            ("http2MaxRequests", http.http2_max_requests),
-            ("maxRequestsPerConnection", http.max_requests_per_connection),
-            ("maxRetries", http.max_retries),
-            ("maxConcurrentStreams", http.max_concurrent_streams),
-        ] {
-            checker.not_negative(&format!("{at}.http.{name}"), number);
+    checker.duration(&format!("{at}.interval"), outlier.interval.as_ref());
+    checker.duration(&format!("{at}.baseEjectionTime"), outlier.base_ejection_time.as_ref());
+    for (name, percent) in [
+        ("maxEjectionPercent", outlier.max_ejection_percent),
+        ("minHealthPercent", outlier.min_health_percent),
+    ] {
+        if !(0..=100).contains(&percent) {
+            let message = format!("{percent} is not a percentage: expected 0 to 100");
+            checker.error(format!("{at}.{name}"), message);
         }
-        checker.duration(&format!("{at}.http.idleTimeout"), http.idle_timeout.as_ref());
     }
+    for (index, code) in outlier.outlier_detection_http_error_codes.iter().enumerate() {
+        if !(100..600).contains(code) {
+            let field = format!("{at}.outlierDetectionHttpErrorCodes[{index}]");
+            checker.error(field, format!("{code} is not a code of HTTP: expected 100 to 599"));
+        }
+    }
+}
+
+fn tunnel(at: &str, settings: &TunnelSettings, checker: &mut Checker) {
+    if !settings.protocol.is_empty() {
+        checker.one_of(&format!("{at}.protocol"), &settings.protocol, &["CONNECT", "POST"]);
+    }
+    let host = &settings.target_host;
+    if host.parse::<std::net::IpAddr>().is_err() {
+        checker.host(&format!("{at}.targetHost"), host);
+        if host.starts_with('*') {
+            checker.error(format!("{at}.targetHost"), format!("{host:?} is a wildcard: name one host"));
+        }
+    }
+    checker.port(&format!("{at}.targetPort"), settings.target_port);
+}
+
+fn proxy_protocol(at: &str, protocol: ProxyProtocol, checker: &mut Checker) {
+    if proxy_protocol::Version::try_from(protocol.version).is_err() {
+        checker.error(format!("{at}.version"), format!("{} is unknown: expected V1 or V2", protocol.version));
+    }
+}
+
+fn retry_budget(at: &str, budget: &RetryBudget, checker: &mut Checker) {
+    if let Some(percent) = budget.percent.as_ref().map(|percent| percent.value)
+        && !(0.0..=100.0).contains(&percent)
+    {
+        let message = format!("{percent} is not a percentage: expected 0 to 100");
+        checker.error(format!("{at}.percent"), message);
+    }
+    checker.duration(&format!("{at}.budgetInterval"), budget.budget_interval.as_ref());
 }

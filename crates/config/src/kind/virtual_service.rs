@@ -1,14 +1,19 @@
 //! Rules of `VirtualService`. One route that Envoy does not understand makes it
 //! refuse all routes of a port, so what it cannot take must not get through.
 
+mod cors;
 mod fault;
 mod headers;
 mod http;
+mod l4;
 mod matching;
+mod reach;
+#[cfg(test)]
+mod tests;
 
-use proto::istio::networking::v1alpha3::{Destination, RouteDestination, VirtualService};
+use proto::istio::networking::v1alpha3::{Destination, VirtualService};
 
-use crate::validate::{Checker, is_dns_subdomain};
+use crate::validate::{Checker, is_dns_label, is_dns_subdomain};
 
 pub(super) fn check(service: &VirtualService, checker: &mut Checker) {
     let is_delegate = service.hosts.is_empty() && service.gateways.is_empty();
@@ -29,45 +34,40 @@ pub(super) fn check(service: &VirtualService, checker: &mut Checker) {
             checker.error(field, "\"*\" is too much for the sidecars of the mesh: name hosts, or a gateway");
         }
     }
-    for (index, name) in service.gateways.iter().enumerate() {
-        let parts: Vec<&str> = name.split('/').collect();
-        if parts.len() > 2 || !parts.iter().all(|part| is_dns_subdomain(part)) {
-            let message = format!("{name:?} is not a gateway: expected NAME, NAMESPACE/NAME or mesh");
-            checker.error(format!("gateways[{index}]"), message);
-        }
-    }
-    if service.gateways.iter().any(|name| name != "mesh") {
-        checker.warn("gateways", "gateways are not supported yet: only \"mesh\" has an effect");
-    }
+    gateway_names("", &service.gateways, checker);
     checker.export_to(&service.export_to);
     if !has_routes {
         checker.error("", "has no http, tcp or tls routes");
     }
+    let place = http::Place { in_delegate: service.hosts.is_empty(), has_gateway: !for_mesh };
     for (index, route) in service.http.iter().enumerate() {
-        if is_delegate && route.delegate.is_some() {
-            checker.error(
-                format!("http[{index}].delegate"),
-                "one that is delegated to cannot delegate: give hosts",
-            );
-        }
-        http::check(&format!("http[{index}]"), route, checker);
+        http::check(&format!("http[{index}]"), route, place, checker);
     }
-    checker.not_yet("tcp", !service.tcp.is_empty());
-    checker.not_yet("tls", !service.tls.is_empty());
     for (index, route) in service.tcp.iter().enumerate() {
-        l4(&format!("tcp[{index}].route"), &route.route, checker);
+        l4::tcp(&format!("tcp[{index}]"), route, checker);
     }
     for (index, route) in service.tls.iter().enumerate() {
-        let at = format!("tls[{index}]");
-        if route.r#match.is_empty() {
-            checker.error(format!("{at}.match"), "is missing: a TLS route needs sniHosts to match");
+        l4::tls(&format!("tls[{index}]"), route, service, checker);
+    }
+    reach::check(service, checker);
+}
+
+/// Names of gateways: of the own namespace, or `NAMESPACE/NAME`.
+fn gateway_names(at: &str, names: &[String], checker: &mut Checker) {
+    let dot = if at.is_empty() { "" } else { "." };
+    for (index, name) in names.iter().enumerate() {
+        let field = format!("{at}{dot}gateways[{index}]");
+        let is_name = match name.split_once('/') {
+            Some((namespace, name)) => is_dns_label(namespace) && is_dns_label(name),
+            None => is_dns_subdomain(name),
+        };
+        if !is_name {
+            let message = format!("{name:?} is not a gateway: expected NAME, NAMESPACE/NAME or mesh");
+            checker.error(field, message);
+        } else if let Some((gateway, rest)) = name.split_once('.') {
+            let namespace = rest.split('.').next().unwrap_or_default();
+            checker.warn(field, format!("{name:?} is the old form: write {namespace}/{gateway}"));
         }
-        for (number, matcher) in route.r#match.iter().enumerate() {
-            if matcher.sni_hosts.is_empty() {
-                checker.error(format!("{at}.match[{number}].sniHosts"), "is missing: name at least one host");
-            }
-        }
-        l4(&format!("{at}.route"), &route.route, checker);
     }
 }
 
@@ -80,16 +80,6 @@ fn has_delegate_form(service: &VirtualService) -> bool {
 fn overlap(one: &str, other: &str) -> bool {
     let covers = |wide: &str, host: &str| wide.strip_prefix('*').is_some_and(|end| host.ends_with(end));
     one == other || covers(one, other) || covers(other, one)
-}
-
-fn l4(at: &str, routes: &[RouteDestination], checker: &mut Checker) {
-    if routes.is_empty() {
-        checker.error(at, "is missing: name at least one destination");
-    }
-    weighted(at, routes.iter().map(|route| route.weight), checker);
-    for (index, route) in routes.iter().enumerate() {
-        destination(&format!("{at}[{index}].destination"), route.destination.as_ref(), checker);
-    }
 }
 
 fn weighted(at: &str, weights: impl Iterator<Item = i32>, checker: &mut Checker) {
@@ -111,7 +101,7 @@ fn destination(at: &str, destination: Option<&Destination>, checker: &mut Checke
     let Some(destination) = destination else {
         return checker.error(at, "is missing: name the destination's host");
     };
-    if destination.host.starts_with('*') {
+    if destination.host == "*" {
         let message = format!("{:?} is no destination: name a host", destination.host);
         return checker.error(format!("{at}.host"), message);
     }

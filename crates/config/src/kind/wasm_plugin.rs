@@ -1,7 +1,94 @@
-//! Rules of `WasmPlugin`.
+//! Rules of `WasmPlugin`, and those of Wasm in `TrafficExtension`.
 
-use proto::istio::extensions::v1alpha1::WasmPlugin;
+use std::collections::BTreeSet;
+
+use proto::istio::extensions::v1alpha1::{EnvValueSource, VmConfig, WasmPlugin};
+use proto::istio::r#type::v1beta1::PortSelector;
 
 use crate::validate::Checker;
 
-pub(super) fn check(_: &WasmPlugin, _: &mut Checker) {}
+/// What both kinds say of a module.
+pub(super) struct Module<'a> {
+    pub(super) url: &'a str,
+    pub(super) sha256: &'a str,
+    pub(super) image_pull_secret: &'a str,
+    pub(super) plugin_name: &'a str,
+    pub(super) verification_key: &'a str,
+    pub(super) vm_config: Option<&'a VmConfig>,
+}
+
+pub(super) fn check(plugin: &WasmPlugin, checker: &mut Checker) {
+    checker.selection(plugin.selector.as_ref(), plugin.target_ref.as_ref(), &plugin.target_refs);
+    let checked = Module {
+        url: &plugin.url,
+        sha256: &plugin.sha256,
+        image_pull_secret: &plugin.image_pull_secret,
+        plugin_name: &plugin.plugin_name,
+        verification_key: &plugin.verification_key,
+        vm_config: plugin.vm_config.as_ref(),
+    };
+    module("", &checked, checker);
+    ports(plugin.r#match.iter().map(|selector| selector.ports.as_slice()), checker);
+}
+
+pub(super) fn module(at: &str, module: &Module<'_>, checker: &mut Checker) {
+    url(&format!("{at}url"), module.url, checker);
+    let is_sum = module.sha256.len() == 64
+        && module.sha256.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+    if !module.sha256.is_empty() && !is_sum {
+        let message =
+            format!("{:?} is not a checksum: expected 64 hexadecimal digits in lower case", module.sha256);
+        checker.error(format!("{at}sha256"), message);
+    }
+    for (name, text, limit) in
+        [("imagePullSecret", module.image_pull_secret, 253), ("pluginName", module.plugin_name, 256)]
+    {
+        if text.len() > limit {
+            let message = format!("has {} characters: at most {limit} are allowed", text.len());
+            checker.error(format!("{at}{name}"), message);
+        }
+    }
+    if !module.verification_key.is_empty() {
+        checker.warn(format!("{at}verificationKey"), "has no effect: give sha256 to be sure of a module");
+    }
+    let mut names = BTreeSet::new();
+    for (index, variable) in module.vm_config.iter().flat_map(|config| &config.env).enumerate() {
+        let at = format!("{at}vmConfig.env[{index}]");
+        if variable.name.is_empty() {
+            checker.error(format!("{at}.name"), "is missing: a variable needs a name");
+        } else if variable.name.len() > 256 {
+            checker.error(format!("{at}.name"), "is longer than 256 characters");
+        } else if !names.insert(&variable.name) {
+            checker.error(format!("{at}.name"), format!("{:?} stands twice", variable.name));
+        }
+        if variable.value_from() == EnvValueSource::Host && !variable.value.is_empty() {
+            checker.error(
+                format!("{at}.value"),
+                "must not be set with valueFrom HOST: Envoy's own value is used",
+            );
+        }
+    }
+}
+
+fn url(field: &str, url: &str, checker: &mut Checker) {
+    if url.is_empty() {
+        return checker.error(field, "is missing: say where the module is");
+    }
+    let expected =
+        "expected a URL such as oci://registry/image:tag, https://host/file.wasm or file:///file.wasm";
+    let has_space = url.chars().any(|c| c.is_whitespace() || c.is_control());
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    if has_space || rest.is_empty() {
+        checker.error(field, format!("{url:?} is not the place of a module: {expected}"));
+    } else if !["", "file", "http", "https", "oci"].contains(&scheme) {
+        checker.error(field, format!("{url:?} has the unknown scheme {scheme:?}: {expected}"));
+    }
+}
+
+pub(super) fn ports<'a>(selectors: impl Iterator<Item = &'a [PortSelector]>, checker: &mut Checker) {
+    for (index, ports) in selectors.enumerate() {
+        for (port_index, port) in ports.iter().enumerate() {
+            checker.port(&format!("match[{index}].ports[{port_index}].number"), port.number);
+        }
+    }
+}

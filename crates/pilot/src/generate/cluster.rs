@@ -1,65 +1,103 @@
 //! Clusters (CDS).
 
+mod balancer;
+pub(super) mod dns;
+mod draft;
+mod fixed;
+pub(super) mod header_case;
 mod inbound;
 mod outbound;
+mod outlier;
 pub(super) mod policy;
+mod pool;
+mod secure;
+pub(super) mod stat;
 
-use proto::Any;
-use proto::envoy::config::cluster::v3::circuit_breakers::Thresholds;
-use proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
-use proto::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
-use proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use config::kube::TargetPort;
+use proto::envoy::config::cluster::v3::Cluster;
+use proto::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy, OriginalDstLbConfig,
+};
 
-pub(super) use outbound::identities;
+pub(super) use secure::identities;
+pub(super) use stat::name as stat_name;
 
 use super::message::seconds;
+use super::{Side, gateway};
+use crate::proxy::ProxyKind;
 use crate::scope::Scope;
+use crate::snapshot::service::TrafficDistribution;
+use crate::snapshot::{Port, Registry, Resolution, Service};
 
-/// Key of the HTTP options of a cluster.
-const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-
-/// All clusters of a proxy.
-pub(super) fn clusters(scope: Scope<'_>) -> Vec<Cluster> {
-    let mut clusters = outbound::clusters(scope);
-    clusters.extend(inbound::clusters(scope));
-    clusters
+/// The clusters of one side of a proxy.
+pub(super) fn side(scope: Scope<'_>, side: Side) -> Vec<Cluster> {
+    let is_sidecar = scope.proxy.kind == ProxyKind::Sidecar;
+    match side {
+        Side::Shared => {
+            let mut clusters = outbound::clusters(scope);
+            clusters.push(fixed::black_hole(scope));
+            if is_sidecar {
+                clusters.push(fixed::passthrough(scope));
+            } else if gateway::passes_by_name(scope) {
+                clusters.extend(outbound::untouched(scope));
+            }
+            clusters.extend(fixed::credentials(scope));
+            clusters
+        }
+        Side::Own if is_sidecar => {
+            let mut clusters = inbound::clusters(scope);
+            clusters.push(fixed::inbound_passthrough(scope));
+            clusters
+        }
+        // A gateway has no workload.
+        Side::Own => Vec::new(),
+    }
 }
 
 pub(super) fn of_type(kind: DiscoveryType) -> Option<ClusterDiscoveryType> {
     Some(ClusterDiscoveryType::Type(kind.into()))
 }
 
-/// The name in statistics: the semicolon ends it where Istio's dashboards cut.
-pub(super) fn stat_name(name: &str) -> String {
-    format!("{name};")
-}
-
 /// A cluster without anything but its name and the mesh's connect time-out.
 fn base(scope: Scope<'_>, name: String) -> Cluster {
     Cluster {
-        alt_stat_name: stat_name(&name),
+        alt_stat_name: stat::name(&name),
         name,
         connect_timeout: scope.snapshot.mesh.connect_timeout.map(Into::into).or(seconds(10)),
         ..Cluster::default()
     }
 }
 
-/// Envoy's defaults are low enough to break a mesh; no limit unless a
-/// DestinationRule sets one.
-fn unlimited() -> Thresholds {
-    Thresholds {
-        max_connections: Some(u32::MAX),
-        max_pending_requests: Some(u32::MAX),
-        max_requests: Some(u32::MAX),
-        max_retries: Some(u32::MAX),
-        ..Thresholds::default()
+/// Leaves the cluster without endpoints, so that connections fail.
+fn close(cluster: &mut Cluster) {
+    cluster.cluster_discovery_type = of_type(DiscoveryType::Static);
+    cluster.lb_policy = LbPolicy::RoundRobin.into();
+    cluster.lb_config = None;
+    cluster.eds_cluster_config = None;
+    cluster.load_assignment = None;
+}
+
+/// The port of the server that the client has chosen, where a ServiceEntry says
+/// that it differs from the one the client calls.
+fn original_port(service: &Service, port: &Port) -> Option<LbConfig> {
+    let is_entry = service.registry == Registry::External && service.resolution == Resolution::Passthrough;
+    match port.target {
+        TargetPort::Number(target) if is_entry && target > 0 && target != port.number => {
+            Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
+                upstream_port_override: Some(target.into()),
+                ..OriginalDstLbConfig::default()
+            }))
+        }
+        _ => None,
     }
 }
 
-fn breakers(thresholds: Thresholds) -> Option<CircuitBreakers> {
-    Some(CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() })
+/// Whether endpoints that are not ready are sent whatever a rule says, so that
+/// it is seen when the load must go elsewhere.
+fn sends_unhealthy(scope: Scope<'_>, service: &Service) -> bool {
+    let prefers = service.traffic_distribution != TrafficDistribution::Any;
+    scope.snapshot.settings.features.send_unhealthy_endpoints || prefers
 }
 
-fn set_http_options(cluster: &mut Cluster, options: &HttpProtocolOptions) {
-    cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.into(), Any::pack(options));
-}
+#[cfg(test)]
+mod tests;

@@ -1,91 +1,216 @@
-//! Endpoint assignments (EDS).
+//! Endpoint assignments: those that EDS sends, and those that clusters list
+//! themselves.
+
+mod encode;
+mod group;
+mod locality;
+mod network;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 use names::{ClusterName, Direction};
-use proto::envoy::config::core::v3::{HealthStatus, Locality as ApiLocality};
-use proto::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint as ApiEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
-};
+use prost_types::value::Kind as Value;
+use proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use proto::istio::networking::v1alpha3::client_tls_settings::TlSmode as TlsMode;
+use proto::istio::networking::v1alpha3::{Subset, TrafficPolicy};
 
-use super::message::{address, metadata, structure, text};
+pub(super) use locality::Setting;
+
+use self::group::{Group, Member};
+use super::cluster::policy::{self, Policy};
+use crate::place;
+use crate::proxy::Proxy;
 use crate::scope::Scope;
-use crate::snapshot::Endpoint;
-use crate::snapshot::endpoint::Locality;
+use crate::snapshot::destination_rule::Rule;
+use crate::snapshot::endpoint::Health;
+use crate::snapshot::service::TrafficDistribution;
+use crate::snapshot::{Endpoint, Port, Service};
+
+/// A cluster of a service, for which endpoints are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) service: &'a Service,
+    pub(super) port: &'a Port,
+    pub(super) rule: Option<&'a Rule>,
+    pub(super) subset: Option<&'a Subset>,
+    /// Whether only servers that accept mutual TLS of the mesh count: those that
+    /// a gateway passes TLS on to by its server name (`outbound_.PORT_.SUBSET_.HOST`).
+    pub(super) is_by_server_name: bool,
+}
 
 /// The assignment of a cluster; empty when the cluster does not exist.
 pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignment {
-    let endpoints = cluster.parse().map_or_else(|_| Vec::new(), |name| endpoints(scope, &name));
-    let mut localities: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
-    for endpoint in &endpoints {
-        localities.entry(&endpoint.locality).or_default().push(endpoint);
+    let mut made = ClusterLoadAssignment { cluster_name: cluster.into(), ..ClusterLoadAssignment::default() };
+    let Some((name, is_by_server_name)) = parse(cluster) else { return made };
+    let Some(service) = scope.service(&name.host).filter(|service| !service.resolution.is_dns()) else {
+        return made;
+    };
+    let Some(port) = service.port(name.port) else { return made };
+    let rule = scope.rule(service).map(|rule| &**rule);
+    let subset = rule.and_then(|rule| rule.subset(&name.subset));
+    if subset.is_none() && !name.subset.is_empty() {
+        return made;
     }
+    let wanted = Wanted { service, port, rule, subset, is_by_server_name };
+    // Host names are for clusters that Envoy resolves; an unknown address is that
+    // of a gateway, a path without port is a socket.
+    let endpoints = service
+        .endpoints_of(port)
+        .filter(|endpoint| endpoint.address.is_empty() || endpoint.port == 0 || endpoint.ip().is_some());
+    made.endpoints = encode::localities(&groups(scope, &wanted, endpoints));
+    made
+}
+
+/// The assignment that a cluster lists itself, since Envoy resolves the names
+/// in it; empty when the service has no endpoint.
+pub(super) fn listed(scope: Scope<'_>, cluster: &str, wanted: &Wanted<'_>) -> ClusterLoadAssignment {
+    // Envoy resolves no sockets.
+    let endpoints = wanted.service.listed_endpoints_of(wanted.port).filter(|endpoint| endpoint.port > 0);
     ClusterLoadAssignment {
         cluster_name: cluster.into(),
-        endpoints: localities
-            .into_iter()
-            .map(|(locality, endpoints)| of_locality(locality, &endpoints))
-            .collect(),
+        endpoints: encode::localities(&groups(scope, wanted, endpoints)),
         ..ClusterLoadAssignment::default()
     }
 }
 
-/// The endpoints of a cluster that the proxy may use.
-fn endpoints<'a>(scope: Scope<'a>, name: &ClusterName) -> Vec<&'a Endpoint> {
-    let service = scope.snapshot.service(&name.host).filter(|_| name.direction == Direction::Outbound);
-    let Some(service) = service.filter(|service| service.visibility.includes(&scope.proxy.namespace)) else {
-        return Vec::new();
-    };
-    let Some(port) = service.port(name.port) else { return Vec::new() };
-    let labels = if name.subset.is_empty() {
-        None
-    } else {
-        let rule = scope.rule(service);
-        match rule.and_then(|rule| rule.subsets.iter().find(|subset| subset.name == name.subset)) {
-            Some(subset) => Some(&subset.labels),
-            None => return Vec::new(),
+/// The cluster that a name means, and whether it is written as a server name.
+fn parse(cluster: &str) -> Option<(ClusterName, bool)> {
+    if let Some(rest) = cluster.strip_prefix("outbound_.") {
+        let (port, rest) = rest.split_once("_.")?;
+        let (subset, host) = rest.split_once("_.")?;
+        let name = ClusterName {
+            direction: Direction::Outbound,
+            port: port.parse().ok()?,
+            subset: subset.into(),
+            host: names::Hostname::new(host),
+        };
+        return Some((name, true));
+    }
+    let name: ClusterName = cluster.parse().ok()?;
+    (name.direction == Direction::Outbound).then_some((name, false))
+}
+
+/// Endpoints that the proxy may use, by locality, with their priorities and weights.
+fn groups<'a>(
+    scope: Scope<'a>,
+    wanted: &Wanted<'a>,
+    endpoints: impl Iterator<Item = &'a Endpoint>,
+) -> Vec<Group<'a>> {
+    let Wanted { service, port, rule, subset, .. } = *wanted;
+    let blocks = rule.map_or_else(Policy::default, |rule| {
+        let own = subset.and_then(|subset| subset.traffic_policy.as_ref());
+        policy::for_port(rule.policy.as_ref(), own, port.number)
+    });
+    let filter = Filter::new(scope, service, &blocks);
+    let tls = tls_mode(wanted);
+    let mut by_locality: BTreeMap<_, Group<'a>> = BTreeMap::new();
+    for endpoint in endpoints {
+        let has_labels = subset.is_none_or(|subset| config::matches(&subset.labels, &endpoint.labels));
+        if !has_labels || !filter.admits(endpoint) {
+            continue;
         }
-    };
-    service
-        .endpoints_of(port)
-        .filter(|endpoint| labels.is_none_or(|labels| config::matches(labels, &endpoint.labels)))
-        .filter(|endpoint| !service.is_node_local || endpoint.node_name == scope.proxy.node_name)
-        .collect()
-}
-
-fn of_locality(locality: &Locality, endpoints: &[&Endpoint]) -> LocalityLbEndpoints {
-    let weight: u32 = endpoints.iter().fold(0, |sum, endpoint| sum.saturating_add(endpoint.weight));
-    LocalityLbEndpoints {
-        locality: Some(ApiLocality {
-            region: locality.region.clone(),
-            zone: locality.zone.clone(),
-            sub_zone: locality.sub_zone.clone(),
-        }),
-        lb_endpoints: endpoints.iter().map(|endpoint| of_endpoint(endpoint)).collect(),
-        load_balancing_weight: Some(weight),
-        ..LocalityLbEndpoints::default()
+        let accepts_mtls = match tls {
+            Some(mode) => mode == TlsMode::IstioMutual && endpoint.has_sidecar,
+            None => endpoint.accepts_mtls,
+        };
+        let group = by_locality.entry(&endpoint.locality).or_insert_with(|| Group::new(&endpoint.locality));
+        group.members.push(Member::direct(endpoint, accepts_mtls));
     }
-}
-
-fn of_endpoint(endpoint: &Endpoint) -> LbEndpoint {
-    let health = match (endpoint.has_health, endpoint.is_ready) {
-        (false, _) => HealthStatus::Unknown,
-        (true, true) => HealthStatus::Healthy,
-        (true, false) => HealthStatus::Unhealthy,
-    };
-    let workload = ("istio", structure([("workload", text(&endpoint.workload))]));
-    let metadata = if endpoint.accepts_mtls {
-        metadata([("envoy.transport_socket_match", structure([("tlsMode", text("istio"))])), workload])
+    let mut groups: Vec<Group<'a>> = by_locality.into_values().collect();
+    groups.iter_mut().for_each(Group::sum_up);
+    let networks = &scope.snapshot.networks;
+    if networks.has_gateways() {
+        groups.iter_mut().for_each(|group| network::split(networks, scope.proxy, group));
     } else {
-        metadata([workload])
-    };
-    LbEndpoint {
-        health_status: health.into(),
-        metadata: Some(metadata),
-        load_balancing_weight: Some(endpoint.weight),
-        host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(ApiEndpoint {
-            address: Some(address(&endpoint.address, endpoint.port)),
-            ..ApiEndpoint::default()
-        })),
+        // An endpoint without address is reached by a gateway, and there is none.
+        groups.iter_mut().for_each(|group| group.retain(|member| member.has_address()));
     }
+    if wanted.is_by_server_name {
+        groups.iter_mut().for_each(|group| group.retain(|member| member.accepts_mtls));
+    }
+    if let Some(setting) = Setting::of(scope, service, &blocks) {
+        let locality = place::locality(scope.snapshot, scope.proxy);
+        let has_outlier_detection = blocks.outlier_detection.is_some();
+        setting.apply(&mut groups, &locality, has_outlier_detection, || {
+            place::labels(scope.snapshot, scope.proxy, &locality)
+        });
+    }
+    groups
+}
+
+/// Which endpoints of a service a proxy may use at all.
+struct Filter<'a> {
+    /// The proxy's node, where only endpoints there count.
+    node_name: Option<&'a str>,
+    sends_unhealthy: bool,
+    sends_draining: bool,
+    networks: Option<Vec<&'a str>>,
+}
+
+impl<'a> Filter<'a> {
+    fn new(scope: Scope<'a>, service: &Service, blocks: &Policy<'_>) -> Self {
+        let features = &scope.snapshot.settings.features;
+        let is_forced =
+            features.send_unhealthy_endpoints || service.traffic_distribution != TrafficDistribution::Any;
+        // With a panic threshold Envoy would use them after all.
+        let has_threshold = blocks.outlier_detection.is_some_and(|outlier| outlier.min_health_percent > 0);
+        let sessions = service.labels.get(names::label::PERSISTENT_SESSION);
+        Self {
+            node_name: service.is_node_local.then_some(scope.proxy.node_name.as_str()),
+            sends_unhealthy: is_forced || features.auto_send_unhealthy_endpoints && !has_threshold,
+            sends_draining: sessions.is_some_and(|name| !name.is_empty()),
+            networks: requested_networks(scope.proxy),
+        }
+    }
+
+    fn admits(&self, endpoint: &Endpoint) -> bool {
+        if self.node_name.is_some_and(|node_name| node_name != endpoint.node_name) {
+            return false;
+        }
+        if let Some(networks) = &self.networks
+            && !endpoint.network.is_empty()
+            && !networks.contains(&endpoint.network.as_str())
+        {
+            return false;
+        }
+        match group::health(endpoint) {
+            Health::Unknown | Health::Healthy => true,
+            Health::Unhealthy => self.sends_unhealthy,
+            Health::Draining => self.sends_draining,
+        }
+    }
+}
+
+/// Networks that the proxy wants endpoints of (`REQUESTED_NETWORK_VIEW`); `None` for all.
+fn requested_networks(proxy: &Proxy) -> Option<Vec<&str>> {
+    let networks: Vec<&str> = match proxy.metadata.fields.get("REQUESTED_NETWORK_VIEW")?.kind.as_ref()? {
+        Value::StringValue(text) => text.split(',').filter(|name| !name.is_empty()).collect(),
+        Value::ListValue(list) => list
+            .values
+            .iter()
+            .filter_map(|value| match &value.kind {
+                Some(Value::StringValue(name)) => Some(name.as_str()),
+                _ => None,
+            })
+            .collect(),
+        _ => return None,
+    };
+    (!networks.is_empty()).then_some(networks)
+}
+
+/// The mode of TLS that the DestinationRule sets, if any: other than its other
+/// blocks it is taken from the rule where the settings of the port have none.
+fn tls_mode(wanted: &Wanted<'_>) -> Option<TlsMode> {
+    let of = |policy: Option<&TrafficPolicy>| {
+        let policy = policy?;
+        let own = policy.port_level_settings.iter().find(|settings| {
+            let number = settings.port.as_ref().map(|port| port.number);
+            number == Some(u32::from(wanted.port.number)) && settings.tls.is_some()
+        });
+        own.and_then(|settings| settings.tls.as_ref()).or(policy.tls.as_ref()).map(|tls| tls.mode())
+    };
+    of(wanted.subset.and_then(|subset| subset.traffic_policy.as_ref()))
+        .or_else(|| of(wanted.rule.and_then(|rule| rule.policy.as_ref())))
 }

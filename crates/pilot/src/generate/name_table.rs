@@ -8,26 +8,45 @@ use proto::istio::networking::nds::v1::NameTable;
 use proto::istio::networking::nds::v1::name_table::{NameInfo, Port as NamePort};
 
 use crate::protocol::Protocol;
-use crate::proxy::Proxy;
 use crate::scope::Scope;
-use crate::snapshot::{Port, Service};
+use crate::snapshot::endpoint::Health;
+use crate::snapshot::{Endpoint, Port, Registry, Resolution, Service};
 
 /// Registry of the names that the agent knows shorter forms of.
 const KUBERNETES: &str = "Kubernetes";
+/// Registry of all other names.
+const EXTERNAL: &str = "External";
 
-/// The hosts that the proxy's workload may call, with their addresses.
+/// The hosts that the proxy's workload may call, with their addresses. Of one
+/// host in several ServiceEntries the addresses are put together; a service of
+/// Kubernetes keeps its name to itself.
 pub(super) fn name_table(scope: Scope<'_>) -> NameTable {
-    let mut table = BTreeMap::new();
-    for service in scope.services() {
-        let ips = if service.is_headless { of_endpoints(service) } else { of_service(service, scope.proxy) };
+    let mut table: BTreeMap<String, NameInfo> = BTreeMap::new();
+    for service in scope.view.egress.iter().flat_map(|egress| &egress.services) {
+        let mut ips = of_service(scope, service);
+        if service.addresses.is_empty() && ips.is_empty() && service.resolution == Resolution::Passthrough {
+            for (name, ips) in of_pods(scope, service) {
+                let Some((_, domain)) = service.host.as_str().split_once('.') else { continue };
+                table.insert(format!("{name}.{domain}"), info(service, name, ips));
+            }
+            ips = of_endpoints(scope, service);
+        }
         if ips.is_empty() {
             continue;
         }
-        table.insert(service.host.as_str().to_owned(), info(service, service.name.clone(), ips));
-        if service.is_headless {
-            for (hostname, ips) in of_pods(service) {
-                let host = format!("{hostname}.{}", service.host.as_str());
-                table.insert(host, info(service, format!("{hostname}.{}", service.name), ips));
+        let made = info(service, service.name.clone(), ips);
+        match table.get_mut(service.host.as_str()) {
+            None => {
+                table.insert(service.host.as_str().to_owned(), made);
+            }
+            Some(known) if known.registry == KUBERNETES => {}
+            Some(known) if service.registry == Registry::Kubernetes => *known = made,
+            Some(known) => {
+                let new = made.ips.into_iter().filter(|ip| !known.ips.contains(ip)).collect::<Vec<_>>();
+                known.ips.extend(new);
+                let is_new = |port: &NamePort| !known.ports.iter().any(|own| own.number == port.number);
+                let new = made.ports.into_iter().filter(is_new).collect::<Vec<_>>();
+                known.ports.extend(new);
             }
         }
     }
@@ -35,45 +54,56 @@ pub(super) fn name_table(scope: Scope<'_>) -> NameTable {
 }
 
 fn info(service: &Service, shortname: String, ips: Vec<String>) -> NameInfo {
+    let is_kubernetes = service.registry == Registry::Kubernetes;
     NameInfo {
         ips,
-        registry: KUBERNETES.into(),
-        shortname,
-        namespace: service.namespace.clone(),
+        registry: if is_kubernetes { KUBERNETES } else { EXTERNAL }.into(),
+        shortname: if is_kubernetes { shortname } else { String::new() },
+        namespace: if is_kubernetes { service.namespace.clone() } else { String::new() },
         alt_hosts: Vec::new(),
         ports: service.ports.iter().map(|port| name_port(service, port)).collect(),
     }
 }
 
-/// The service's addresses of the families that the proxy has; all of them when
-/// it has none of those.
-fn of_service(service: &Service, proxy: &Proxy) -> Vec<String> {
-    let can_use = |address: &&String| {
-        address.parse::<IpAddr>().is_ok_and(|ip| proxy.ips.iter().any(|own| own.is_ipv4() == ip.is_ipv4()))
-    };
-    let usable: Vec<String> = service.addresses.iter().filter(can_use).cloned().collect();
-    if usable.is_empty() { service.addresses.clone() } else { usable }
-}
-
-/// Addresses of a headless service: those of its endpoints.
-fn of_endpoints(service: &Service) -> Vec<String> {
-    let mut ips: Vec<String> = Vec::new();
-    for endpoint in &service.endpoints {
-        if !ips.contains(&endpoint.address) {
-            ips.push(endpoint.address.clone());
-        }
-    }
+/// The service's addresses that the proxy can use; ranges are no answer.
+fn of_service(scope: Scope<'_>, service: &Service) -> Vec<String> {
+    let mut ips = service.addresses_for(scope.proxy);
+    ips.retain(|address| address.parse::<IpAddr>().is_ok());
     ips
 }
 
-/// Addresses of its pods that have a name within it.
-fn of_pods(service: &Service) -> BTreeMap<&str, Vec<String>> {
-    let mut pods: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for endpoint in service.endpoints.iter().filter(|endpoint| !endpoint.hostname.is_empty()) {
-        let ips = pods.entry(&endpoint.hostname).or_default();
-        if !ips.contains(&endpoint.address) {
-            ips.push(endpoint.address.clone());
+/// Endpoints that clients may choose by their address: those of the proxy's own
+/// network that are ready, or all where the service says so.
+fn chosen<'a>(scope: Scope<'a>, service: &'a Service) -> impl Iterator<Item = &'a Endpoint> {
+    let network = scope.proxy.network.as_str();
+    service.endpoints.iter().filter(move |endpoint| {
+        let is_near = network.is_empty() || endpoint.network.is_empty() || endpoint.network == network;
+        endpoint.ip().is_some()
+            && (endpoint.health == Health::Healthy || service.publishes_not_ready)
+            && is_near
+    })
+}
+
+fn add(ips: &mut Vec<String>, endpoint: &Endpoint) {
+    for address in std::iter::once(&endpoint.address).chain(&endpoint.more_addresses) {
+        if !ips.iter().any(|known| **known == **address) {
+            ips.push((**address).to_owned());
         }
+    }
+}
+
+/// Addresses of a headless service: those of its endpoints.
+fn of_endpoints(scope: Scope<'_>, service: &Service) -> Vec<String> {
+    let mut ips = Vec::new();
+    chosen(scope, service).for_each(|endpoint| add(&mut ips, endpoint));
+    ips
+}
+
+/// Addresses of its pods that have a name within it, `HOSTNAME.SUBDOMAIN`.
+fn of_pods(scope: Scope<'_>, service: &Service) -> BTreeMap<String, Vec<String>> {
+    let mut pods: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for endpoint in chosen(scope, service).filter(|endpoint| !endpoint.dns_name.is_empty()) {
+        add(pods.entry(endpoint.dns_name.clone()).or_default(), endpoint);
     }
     pods
 }
@@ -102,6 +132,7 @@ mod tests {
     use proto::envoy::config::core::v3::Node;
 
     use super::*;
+    use crate::proxy::Proxy;
     use crate::scope::View;
     use crate::snapshot::Snapshot;
 
@@ -136,11 +167,43 @@ kind: EndpointSlice
 metadata: {name: db, namespace: shop, labels: {kubernetes.io/service-name: db}}
 addressType: IPv4
 endpoints:
-- {addresses: [10.1.0.1], hostname: db-0}
+- {addresses: [10.1.0.1], targetRef: {kind: Pod, name: db-0, namespace: shop}}
 - {addresses: [10.1.0.2], hostname: db-1}
 - {addresses: [10.1.0.3]}
 - {addresses: [10.1.0.4], hostname: db-3, conditions: {ready: false}}
 ports: [{name: sql, port: 15432}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db-0, namespace: shop}
+spec: {subdomain: db}
+status: {podIP: 10.1.0.1}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: vips, namespace: shop}
+spec:
+  hosts: [vips.example.com]
+  addresses: [10.9.0.1, 10.9.0.2, 10.8.0.0/16]
+  ports: [{name: tcp, number: 80, protocol: TCP}]
+  resolution: STATIC
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: auto, namespace: shop}
+spec:
+  hosts: [auto.example.com]
+  ports: [{name: tcp, number: 80, protocol: TCP}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: squatter, namespace: shop}
+spec:
+  hosts: [web.shop.svc.cluster.local]
+  addresses: [10.9.0.9]
+  ports: [{name: tcp, number: 80, protocol: TCP}]
+  resolution: STATIC
 ";
 
     fn table(ip: &str) -> BTreeMap<String, NameInfo> {

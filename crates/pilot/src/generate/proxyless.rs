@@ -177,7 +177,7 @@ fn of_name(scope: Scope<'_>, name: &str) -> Option<Cluster> {
     }
     // Never by itself: nobody can tell whether the server was made for it.
     if settings.tls.map(|tls| tls.mode()) == Some(TlsMode::IstioMutual) {
-        cluster.transport_socket = Some(tls::proxyless_client(cluster::identities(scope, service)));
+        cluster.transport_socket = Some(tls::proxyless_client(&cluster::identities(scope, service)));
     }
     Some(cluster)
 }

@@ -1,67 +1,172 @@
 //! Route configurations (RDS, and those inside inbound listeners).
+//!
+//! From the small to the large: [`rule`] makes the routes of one VirtualService,
+//! [`port`] the virtual hosts of one port, and this file what Envoy asks for by name.
 
-mod action;
+mod claim;
+mod cors;
+mod domains;
+mod fault;
+mod forward;
+mod gateway;
+mod header;
+mod inbound;
 mod matching;
+mod port;
+mod reply;
 mod retry;
-mod virtual_host;
+pub(super) mod rule;
+mod share;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use names::{ClusterName, Hostname, cluster_name};
-use prost_types::Duration;
+use names::ClusterName;
 use proto::envoy::config::route::v3::route::Action;
-use proto::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
+use proto::envoy::config::route::v3::route_action::ClusterSpecifier;
 use proto::envoy::config::route::v3::{
-    Decorator, DirectResponseAction, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch,
-    VirtualHost, route_match,
+    Decorator, DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+    route_match,
 };
+use xds::session::Wanted;
 
+use super::filter::alpn;
 use super::message::seconds;
+use super::{hash, http};
 use crate::protocol::Protocol;
-use crate::scope::Scope;
+use crate::scope::{Egress, Scope};
 use crate::snapshot::Service;
+
+pub(super) use gateway::gateway;
+pub(super) use inbound::inbound;
 
 /// Largest body of a direct response, bytes.
 const MAX_DIRECT_RESPONSE: u32 = 1024 * 1024;
 
-/// Route configurations of all outbound HTTP listeners whose name is wanted.
-pub(super) fn outbound(scope: Scope<'_>, is_wanted: &dyn Fn(&str) -> bool) -> Vec<RouteConfiguration> {
-    let mut shared: BTreeMap<u16, Vec<&Arc<Service>>> = BTreeMap::new();
-    let mut made = Vec::new();
-    for service in scope.services() {
-        for port in &service.ports {
-            // A port that may carry HTTP is also reached by way of the listener
-            // that all HTTP services of its number share.
-            if port.protocol.is_http() || port.protocol == Protocol::Auto {
-                shared.entry(port.number).or_default().push(service);
-            }
-            let name = format!("{}:{}", service.host, port.number);
-            if port.protocol == Protocol::Auto && is_wanted(&name) {
-                // The listener is the service's own: whatever name a request bears, it is meant.
-                made.push(of_service(scope, &name, service, port.number));
+/// Name of the routes of the mesh's HTTP proxy port.
+pub(super) const HTTP_PROXY: &str = "http_proxy";
+
+/// The wanted route configurations of a sidecar. What is asked for by name is
+/// answered, if need be without any route, since Envoy waits for it.
+pub(super) fn outbound(scope: Scope<'_>, wanted: &Wanted) -> Vec<RouteConfiguration> {
+    let all: BTreeSet<String>;
+    let names: Vec<&str> = match wanted {
+        Wanted::All => {
+            all = every_name(scope);
+            all.iter().map(String::as_str).collect()
+        }
+        Wanted::Names(names) => names.iter().map(|name| &**name).collect(),
+    };
+    let mut maker = Maker { scope, made: BTreeMap::new() };
+    names.into_iter().map(|name| maker.configuration(name)).collect()
+}
+
+/// Names of all route configurations that listeners of the proxy may refer to.
+fn every_name(scope: Scope<'_>) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    if scope.snapshot.mesh.proxy_http_port > 0 {
+        names.insert(HTTP_PROXY.to_owned());
+    }
+    for egress in &scope.view.egress {
+        if let Some(port) = &egress.port {
+            names.insert(if port.number == 0 { egress.bind.clone() } else { port.number.to_string() });
+            continue;
+        }
+        for service in &egress.services {
+            for port in &service.ports {
+                if port.protocol.is_http() || port.protocol == Protocol::Auto {
+                    names.insert(port.number.to_string());
+                }
+                if port.protocol == Protocol::Auto {
+                    names.insert(format!("{}:{}", service.host, port.number));
+                }
             }
         }
     }
-    for (port, services) in shared {
-        let name = port.to_string();
-        if is_wanted(&name) {
-            made.push(configuration(name, finish(scope, virtual_host::of_port(scope, port, &services))));
+    names
+}
+
+/// The virtual hosts of a port, and where each of their domains is.
+struct Hosts {
+    all: Vec<VirtualHost>,
+    by_domain: BTreeMap<String, usize>,
+}
+
+/// Makes route configurations; what several are cut from is made once.
+struct Maker<'a> {
+    scope: Scope<'a>,
+    /// By number of the way out and port, `None` for all ports.
+    made: BTreeMap<(usize, Option<u16>), Hosts>,
+}
+
+impl Maker<'_> {
+    fn configuration(&mut self, name: &str) -> RouteConfiguration {
+        let is_unix = name.starts_with("unix:");
+        let service = name.split_once(':').filter(|_| !is_unix);
+        let number = service.map_or(name, |(_, port)| port).parse::<u16>().ok();
+        if number.is_none() && !is_unix && name != HTTP_PROXY {
+            return RouteConfiguration {
+                name: name.to_owned(),
+                validate_clusters: Some(false),
+                ..RouteConfiguration::default()
+            };
+        }
+        let hosts = self.hosts(number.unwrap_or(0), name);
+        match service {
+            // The listener is the service's own: whatever name a request bears, it is meant.
+            Some((host, _)) => {
+                let index = hosts.and_then(|hosts| {
+                    let index = hosts.by_domain.get(host).or_else(|| hosts.by_domain.get(name));
+                    hosts.all.get(*index?).cloned()
+                });
+                let own = index.map(|own| VirtualHost { domains: vec!["*".into()], ..own });
+                configuration(name, own.into_iter().collect())
+            }
+            None => {
+                let mut all = hosts.map(|hosts| hosts.all.clone()).unwrap_or_default();
+                all.push(unknown(self.scope));
+                configuration(name, all)
+            }
         }
     }
-    made
+
+    /// The virtual hosts of a port on the way out that its requests take.
+    fn hosts(&mut self, number: u16, name: &str) -> Option<&Hosts> {
+        let scope = self.scope;
+        let (index, egress) =
+            scope.view.egress.iter().enumerate().find(|(_, egress)| match &egress.port {
+                None => true,
+                Some(port) => port.number == number && (number != 0 || egress.bind == name),
+            })?;
+        let is_proxy = egress.port.as_ref().is_some_and(|port| port.protocol == Protocol::HttpProxy);
+        let port = Some(number).filter(|number| *number != 0 && !is_proxy);
+        Some(self.made.entry((index, port)).or_insert_with(|| Hosts::new(scope, egress, port)))
+    }
+}
+
+impl Hosts {
+    fn new(scope: Scope<'_>, egress: &Egress, port: Option<u16>) -> Self {
+        let all = port::virtual_hosts(scope, egress, port);
+        let mut by_domain = BTreeMap::new();
+        for (index, host) in all.iter().enumerate() {
+            by_domain.extend(host.domains.iter().map(|domain| (domain.clone(), index)));
+        }
+        Self { all, by_domain }
+    }
 }
 
 /// The routes of one port of a service, for requests that name it in any way.
 pub(super) fn of_service(scope: Scope<'_>, name: &str, service: &Service, port: u16) -> RouteConfiguration {
-    let mut hosts = virtual_host::of_service(scope, service, port);
-    hosts.iter_mut().for_each(|host| host.domains = vec!["*".into()]);
-    configuration(name.to_owned(), hosts)
+    let mut maker = Maker { scope, made: BTreeMap::new() };
+    let made = maker.configuration(&format!("{}:{port}", service.host));
+    RouteConfiguration { name: name.to_owned(), ..made }
 }
 
-fn configuration(name: String, virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {
+/// A route configuration of these virtual hosts.
+pub(super) fn configuration(name: &str, virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {
     RouteConfiguration {
-        name,
+        name: name.to_owned(),
         virtual_hosts,
         // Routes and clusters come on one stream, clusters first; a missing one must not void all routes.
         validate_clusters: Some(false),
@@ -71,20 +176,22 @@ fn configuration(name: String, virtual_hosts: Vec<VirtualHost>) -> RouteConfigur
     }
 }
 
-/// Adds where requests go that no service takes.
-fn finish(scope: Scope<'_>, mut hosts: Vec<VirtualHost>) -> Vec<VirtualHost> {
+/// Where requests go that no service takes.
+fn unknown(scope: Scope<'_>) -> VirtualHost {
+    let headers = http::proxy_headers::of(scope);
     let (name, action) = if scope.allows_any_outbound() {
         let route = RouteAction {
             timeout: seconds(0),
             max_grpc_timeout: seconds(0),
-            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster_name::PASSTHROUGH.into())),
+            append_x_forwarded_host: headers.has_forwarded_host(),
+            cluster_specifier: Some(ClusterSpecifier::Cluster(scope.unknown_destination().into())),
             ..RouteAction::default()
         };
         ("allow_any", Action::Route(route))
     } else {
         ("block_all", Action::DirectResponse(DirectResponseAction { status: 502, ..Default::default() }))
     };
-    hosts.push(VirtualHost {
+    VirtualHost {
         name: name.into(),
         domains: vec!["*".into()],
         routes: vec![Route {
@@ -93,10 +200,9 @@ fn finish(scope: Scope<'_>, mut hosts: Vec<VirtualHost>) -> Vec<VirtualHost> {
             action: Some(action),
             ..Route::default()
         }],
-        include_request_attempt_count: true,
+        include_request_attempt_count: headers.has_attempt_count(),
         ..VirtualHost::default()
-    });
-    hosts
+    }
 }
 
 pub(super) fn everything() -> RouteMatch {
@@ -106,69 +212,26 @@ pub(super) fn everything() -> RouteMatch {
     }
 }
 
-/// Names the request in traces: the service and its port, then the path.
-fn decorator(host: &str, port: u16, path: &str) -> Option<Decorator> {
-    Some(Decorator { operation: format!("{host}:{port}{path}"), propagate: None })
-}
-
 /// The route to a service that no VirtualService speaks of.
-fn default_route(scope: Scope<'_>, host: &Hostname, port: u16) -> Route {
+fn default_route(scope: Scope<'_>, service: &Service, port: u16) -> Route {
+    let host = &service.host;
     let action = RouteAction {
         timeout: seconds(0),
         max_grpc_timeout: seconds(0),
-        retry_policy: retry::default_policy(scope),
+        retry_policy: retry::policy(scope.snapshot.mesh.default_http_retry_policy.as_ref(), false),
+        hash_policy: hash::http(scope, service, Some(port), ""),
         cluster_specifier: Some(ClusterSpecifier::Cluster(ClusterName::outbound(port, "", host).to_string())),
         ..RouteAction::default()
     };
-    Route {
+    let mut route = Route {
         name: "default".into(),
         r#match: Some(everything()),
-        decorator: decorator(host.as_str(), port, "/*"),
+        decorator: Some(Decorator { operation: format!("{host}:{port}/*"), propagate: None }),
         action: Some(Action::Route(action)),
         ..Route::default()
-    }
-}
-
-/// Routes of requests to the proxy's own workload.
-pub(super) fn inbound(
-    _: Scope<'_>,
-    service: Option<&Service>,
-    cluster: &str,
-    port: u16,
-) -> RouteConfiguration {
-    let zero = || Some(Duration::default());
-    let action = RouteAction {
-        timeout: zero(),
-        max_stream_duration: Some(MaxStreamDuration {
-            max_stream_duration: zero(),
-            grpc_timeout_header_max: zero(),
-            ..MaxStreamDuration::default()
-        }),
-        // Safe at any method: the request has not reached the workload.
-        retry_policy: Some(RetryPolicy {
-            retry_on: "reset-before-request".into(),
-            num_retries: Some(2),
-            ..RetryPolicy::default()
-        }),
-        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.into())),
-        ..RouteAction::default()
     };
-    let host = service.map_or("", |service| service.host.as_str());
-    RouteConfiguration {
-        name: cluster.into(),
-        virtual_hosts: vec![VirtualHost {
-            name: format!("inbound|http|{port}"),
-            domains: vec!["*".into()],
-            routes: vec![Route {
-                name: "default".into(),
-                r#match: Some(everything()),
-                decorator: decorator(host, port, "/*"),
-                action: Some(Action::Route(action)),
-                ..Route::default()
-            }],
-            ..VirtualHost::default()
-        }],
-        validate_clusters: Some(false),
-        ..RouteConfiguration::default()
+    if alpn::takes_istio_mtls(scope, service, port, "") {
+        alpn::announce(scope, &mut route.typed_per_filter_config);
     }
+    route
 }

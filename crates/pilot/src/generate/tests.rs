@@ -8,6 +8,8 @@ use proto::envoy::config::core::v3::Node;
 use proto::istio::networking::v1alpha3::client_tls_settings::TlSmode as TlsMode;
 
 use super::{cluster, endpoint, route};
+use xds::session::Wanted;
+
 use crate::proxy::Proxy;
 use crate::scope::{Scope, View};
 use crate::snapshot::Snapshot;
@@ -69,7 +71,8 @@ fn addresses(snapshot: &Snapshot, port: u16) -> usize {
 }
 
 fn clusters(snapshot: &Snapshot) -> Vec<Cluster> {
-    let all = cluster::clusters(Scope::new(snapshot, &proxy(), &View::new(snapshot, &proxy())));
+    let all =
+        cluster::side(Scope::new(snapshot, &proxy(), &View::new(snapshot, &proxy())), super::Side::Shared);
     all.into_iter().filter(|cluster| cluster.name.starts_with("outbound|")).collect()
 }
 
@@ -101,11 +104,11 @@ fn a_port_makes_one_cluster() {
 }
 
 #[test]
-fn tls_that_is_not_there_yet_is_no_plaintext() {
+fn mutual_tls_without_a_certificate_is_no_plaintext() {
     let tls = snapshot(|spec| {
         if let Spec::DestinationRule(rule) = spec {
             let policy = rule.traffic_policy.as_mut().and_then(|policy| policy.tls.as_mut());
-            policy.unwrap().set_mode(TlsMode::Simple);
+            policy.unwrap().set_mode(TlsMode::Mutual);
         }
     });
     let all = clusters(&tls);
@@ -118,8 +121,9 @@ fn tls_that_is_not_there_yet_is_no_plaintext() {
 fn rules_that_lead_nowhere_make_no_route() {
     let snapshot = snapshot(|_| {});
     let proxy = proxy();
-    let made =
-        route::outbound(Scope::new(&snapshot, &proxy, &View::new(&snapshot, &proxy)), &|name| name == "80");
+    let view = View::new(&snapshot, &proxy);
+    let wanted = Wanted::Names(std::iter::once("80".into()).collect());
+    let made = route::outbound(Scope::new(&snapshot, &proxy, &view), &wanted);
     let hosts = &made[0].virtual_hosts;
     let names: Vec<&str> = hosts[0].routes.iter().map(|route| route.name.as_str()).collect();
     assert_eq!(names, ["last"]);

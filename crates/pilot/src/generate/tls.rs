@@ -1,30 +1,46 @@
-//! TLS of the mesh: both ends show a certificate of the mesh and check the other's.
+//! TLS: where certificates come from, and the sockets that use them.
 
+pub(super) mod client;
+mod proxyless;
+
+use config::validate::tls::{usable_curves, usable_suites};
 use proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
-use proto::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use proto::envoy::config::core::v3::{
-    ApiConfigSource, ApiVersion, ConfigSource, GrpcService, TransportSocket, api_config_source::ApiType,
+    AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, GrpcService, TransportSocket,
+    api_config_source::ApiType,
+    grpc_service::{EnvoyGrpc, TargetSpecifier},
 };
 use proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
-    CertificateProviderInstance, CombinedCertificateValidationContext, ValidationContextType,
+    CombinedCertificateValidationContext, ValidationContextType,
 };
 use proto::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use proto::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext, DownstreamTlsContext,
-    SdsSecretConfig, TlsParameters, UpstreamTlsContext,
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsParameters,
 };
 use proto::envoy::r#type::matcher::v3::StringMatcher;
 use proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use proto::istio::mesh::v1alpha1::mesh_config::tls_config::TlsProtocol as MeshProtocol;
 
 use super::message::{seconds, transport_socket};
+use crate::scope::Scope;
+
+pub(super) use proxyless::{proxyless_client, proxyless_server};
 
 /// Bootstrap cluster of the agent's secret socket.
-const SDS_CLUSTER: &str = "sds-grpc";
+const AGENT: &str = "sds-grpc";
+/// Bootstrap cluster of a server that hands out files in place of the agent.
+const FILES: &str = "sds-files-grpc";
+/// Cluster of a server beside a gateway that hands out credentials.
+pub(super) const EXTERNAL: &str = "sds-external";
 /// Secret: the workload's certificate.
-const CERTIFICATE: &str = "default";
+pub(super) const CERTIFICATE: &str = "default";
 /// Secret: the roots of the mesh.
-const ROOTS: &str = "ROOTCA";
+pub(super) const ROOTS: &str = "ROOTCA";
+/// Name of the TLS socket.
+pub(super) const SOCKET: &str = "envoy.transport_sockets.tls";
+/// Prefix of a `credentialName` that an external server knows.
+const EXTERNAL_PREFIX: &str = "sds://";
 
 const CIPHER_SUITES: [&str; 6] = [
     "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -35,10 +51,12 @@ const CIPHER_SUITES: [&str; 6] = [
     "AES128-GCM-SHA256",
 ];
 
-fn secret(name: &str) -> SdsSecretConfig {
-    let agent = GrpcService {
+/// A secret that a server of bootstrap's has; Envoy waits for it only for the
+/// workload's own certificate and roots.
+fn by_grpc(name: &str, cluster: &str) -> SdsSecretConfig {
+    let server = GrpcService {
         target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc {
-            cluster_name: SDS_CLUSTER.into(),
+            cluster_name: cluster.into(),
             ..EnvoyGrpc::default()
         })),
         ..GrpcService::default()
@@ -46,14 +64,15 @@ fn secret(name: &str) -> SdsSecretConfig {
     let source = ApiConfigSource {
         api_type: ApiType::Grpc.into(),
         transport_api_version: ApiVersion::V3.into(),
-        grpc_services: vec![agent],
+        grpc_services: vec![server],
         set_node_on_first_message_only: true,
         ..ApiConfigSource::default()
     };
+    let waits = matches!(name, CERTIFICATE | ROOTS);
     SdsSecretConfig {
         name: name.into(),
         sds_config: Some(ConfigSource {
-            initial_fetch_timeout: seconds(0),
+            initial_fetch_timeout: if waits { seconds(0) } else { None },
             resource_api_version: ApiVersion::V3.into(),
             config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(source)),
             ..ConfigSource::default()
@@ -61,25 +80,59 @@ fn secret(name: &str) -> SdsSecretConfig {
     }
 }
 
-fn common(names: Vec<MatchPattern>, alpn: &[&str], cipher_suites: &[&str]) -> CommonTlsContext {
-    let matcher = |pattern| StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() };
-    let validation = CombinedCertificateValidationContext {
-        default_validation_context: Some(subject_names(names.into_iter().map(matcher).collect())),
-        validation_context_sds_secret_config: Some(secret(ROOTS)),
-        ..CombinedCertificateValidationContext::default()
+/// A secret that the agent has.
+pub(super) fn secret(name: &str) -> SdsSecretConfig {
+    by_grpc(name, AGENT)
+}
+
+/// A secret from files: `file-cert:CERTIFICATE~KEY` or `file-root:ROOTS`.
+pub(super) fn file(scope: Scope<'_>, name: &str) -> SdsSecretConfig {
+    let is_other = scope.proxy.says("file-credential") == "true";
+    by_grpc(name, if is_other { FILES } else { AGENT })
+}
+
+/// Whether a server of credentials stands beside the proxy.
+pub(super) fn has_external(scope: Scope<'_>) -> bool {
+    scope.proxy.says("credential") == "true"
+}
+
+/// A secret by `credentialName`, with `-cacert` for its roots.
+pub(super) fn credential(scope: Scope<'_>, name: &str, is_roots: bool) -> SdsSecretConfig {
+    let full = if is_roots { format!("{name}-cacert") } else { name.to_owned() };
+    let name = match full.strip_prefix(EXTERNAL_PREFIX) {
+        Some(_) if has_external(scope) => return by_grpc(&full, EXTERNAL),
+        Some(name) => name,
+        None => &full,
     };
-    CommonTlsContext {
-        tls_params: Some(TlsParameters {
-            tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
-            tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
-            cipher_suites: cipher_suites.iter().map(|&suite| suite.into()).collect(),
-            ..TlsParameters::default()
-        }),
-        tls_certificate_sds_secret_configs: vec![secret(CERTIFICATE)],
-        alpn_protocols: alpn.iter().map(|&name| name.into()).collect(),
-        validation_context_type: Some(ValidationContextType::CombinedValidationContext(validation)),
-        ..CommonTlsContext::default()
+    if name.starts_with("builtin://") {
+        return secret(if is_roots { ROOTS } else { CERTIFICATE });
     }
+    // Envoy does not wait: one that does not exist harms only its own users.
+    SdsSecretConfig {
+        name: resource_name(name),
+        sds_config: Some(ConfigSource {
+            resource_api_version: ApiVersion::V3.into(),
+            config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource::default())),
+            ..ConfigSource::default()
+        }),
+    }
+}
+
+/// The name by which the control plane knows a credential: a Secret, unless it
+/// says what it is.
+fn resource_name(name: &str) -> String {
+    const KINDS: [&str; 3] = ["configmap://", "kubernetes://", "kubernetes-gateway://"];
+    if name.starts_with("invalid://") {
+        "invalid://".into()
+    } else if KINDS.iter().any(|kind| name.starts_with(kind)) {
+        name.into()
+    } else {
+        format!("kubernetes://{name}")
+    }
+}
+
+pub(super) fn exact(name: &str) -> StringMatcher {
+    StringMatcher { match_pattern: Some(MatchPattern::Exact(name.into())), ..StringMatcher::default() }
 }
 
 /// The untyped list: any kind of subject alternative name may match. Envoy
@@ -92,79 +145,70 @@ fn subject_names(matchers: Vec<StringMatcher>) -> CertificateValidationContext {
     }
 }
 
-/// Accepts clients of these trust domains.
-pub(super) fn server<'a>(trust_domains: impl Iterator<Item = &'a str>) -> TransportSocket {
-    let names = trust_domains.map(|domain| MatchPattern::Prefix(format!("spiffe://{domain}/"))).collect();
-    let context = DownstreamTlsContext {
-        common_tls_context: Some(common(names, &["h2", "http/1.1"], &CIPHER_SUITES)),
-        require_client_certificate: Some(true),
-        ..DownstreamTlsContext::default()
-    };
-    transport_socket("envoy.transport_sockets.tls", &context)
-}
-
-/// Calls servers that are one of `identities`; any of the mesh when it is empty.
-pub(super) fn client(sni: String, identities: Vec<String>, is_http2: bool) -> TransportSocket {
-    let alpn: &[&str] = if is_http2 { &["istio", "h2"] } else { &["istio"] };
-    let names = identities.into_iter().map(MatchPattern::Exact).collect();
-    let context = UpstreamTlsContext {
-        common_tls_context: Some(common(names, alpn, &[])),
-        sni,
-        ..UpstreamTlsContext::default()
-    };
-    transport_socket("envoy.transport_sockets.tls", &context)
-}
-
-/// Name that gRPC's bootstrap has for the files with key, certificate and roots.
-const PROVIDER: &str = "default";
-
-/// Certificates from files that gRPC reads itself, in the fields of today and
-/// in those that older clients know.
-#[allow(deprecated)]
-fn from_files(names: Vec<String>) -> CommonTlsContext {
-    let instance = |name: &str| CertificateProviderPluginInstance {
-        instance_name: PROVIDER.into(),
-        certificate_name: name.into(),
-    };
-    let older = |name: &str| CertificateProviderInstance {
-        instance_name: PROVIDER.into(),
-        certificate_name: name.into(),
-    };
-    let matcher =
-        |name| StringMatcher { match_pattern: Some(MatchPattern::Exact(name)), ..StringMatcher::default() };
-    let validation = CombinedCertificateValidationContext {
-        default_validation_context: Some(CertificateValidationContext {
-            ca_certificate_provider_instance: Some(instance(ROOTS)),
-            ..subject_names(names.into_iter().map(matcher).collect())
-        }),
-        validation_context_certificate_provider_instance: Some(older(ROOTS)),
+fn combined(own: CertificateValidationContext, roots: SdsSecretConfig) -> Option<ValidationContextType> {
+    Some(ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(own),
+        validation_context_sds_secret_config: Some(roots),
         ..CombinedCertificateValidationContext::default()
-    };
-    CommonTlsContext {
-        tls_certificate_provider_instance: Some(instance(CERTIFICATE)),
-        tls_certificate_certificate_provider_instance: Some(older(CERTIFICATE)),
-        validation_context_type: Some(ValidationContextType::CombinedValidationContext(validation)),
-        ..CommonTlsContext::default()
+    }))
+}
+
+fn versions() -> TlsParameters {
+    TlsParameters {
+        tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+        tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+        ..TlsParameters::default()
     }
 }
 
-/// Accepts clients of the mesh, without a proxy.
-pub(super) fn proxyless_server() -> TransportSocket {
+/// What the workload shows others: the mesh's certificate, or files that the
+/// proxy's metadata names (`TLS_SERVER_*`, `TLS_CLIENT_*`).
+fn named_or(scope: Scope<'_>, name: &str, otherwise: &str) -> SdsSecretConfig {
+    if name.is_empty() { secret(otherwise) } else { file(scope, name) }
+}
+
+/// Accepts clients of the mesh's trust domains.
+pub(super) fn server(scope: Scope<'_>) -> TransportSocket {
+    let mesh = &scope.snapshot.mesh;
+    let domains =
+        std::iter::once(mesh.trust_domain()).chain(mesh.trust_domain_aliases.iter().map(String::as_str));
+    let prefix = |domain: &str| StringMatcher {
+        match_pattern: Some(MatchPattern::Prefix(format!("spiffe://{domain}/"))),
+        ..StringMatcher::default()
+    };
+    let says = |key| scope.proxy.says(key);
+    let (chain, key, roots) =
+        (says("TLS_SERVER_CERT_CHAIN"), says("TLS_SERVER_KEY"), says("TLS_SERVER_ROOT_CERT"));
+    let pair =
+        if chain.is_empty() || key.is_empty() { String::new() } else { format!("file-cert:{chain}~{key}") };
+    let roots = if roots.is_empty() { String::new() } else { format!("file-root:{roots}") };
+    let mut parameters = versions();
+    parameters.cipher_suites = CIPHER_SUITES.iter().map(|&suite| suite.into()).collect();
+    if let Some(settings) = &mesh.mesh_m_tls {
+        if settings.min_protocol_version() == MeshProtocol::Tlsv13 {
+            parameters.tls_minimum_protocol_version = TlsProtocol::TlSv13.into();
+        }
+        let suites = usable_suites(&settings.cipher_suites);
+        if !suites.is_empty() {
+            parameters.cipher_suites = suites;
+        }
+    }
+    let common = CommonTlsContext {
+        tls_params: Some(parameters),
+        tls_certificate_sds_secret_configs: vec![named_or(scope, &pair, CERTIFICATE)],
+        alpn_protocols: vec!["h2".into(), "http/1.1".into()],
+        validation_context_type: combined(
+            subject_names(domains.map(prefix).collect()),
+            named_or(scope, &roots, ROOTS),
+        ),
+        ..CommonTlsContext::default()
+    };
     let context = DownstreamTlsContext {
-        common_tls_context: Some(from_files(Vec::new())),
+        common_tls_context: Some(common),
         require_client_certificate: Some(true),
         ..DownstreamTlsContext::default()
     };
-    transport_socket("envoy.transport_sockets.tls", &context)
-}
-
-/// Calls servers that are one of `identities`, without a proxy.
-pub(super) fn proxyless_client(identities: Vec<String>) -> TransportSocket {
-    let context = UpstreamTlsContext {
-        common_tls_context: Some(from_files(identities)),
-        ..UpstreamTlsContext::default()
-    };
-    transport_socket("envoy.transport_sockets.tls", &context)
+    transport_socket(SOCKET, &context)
 }
 
 /// No TLS.

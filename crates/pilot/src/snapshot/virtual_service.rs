@@ -1,16 +1,26 @@
-//! VirtualServices for sidecars: which one holds for a host.
+//! VirtualServices: which hold at whom, with their names resolved and their
+//! delegates merged in.
 
+mod dangling;
+mod delegate;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use config::{Key, Position, Problem, Severity, Store};
+use config::Store;
 use mesh::MeshConfig;
 use names::Hostname;
 use proto::istio::networking::v1alpha3::VirtualService;
 
-use super::Snapshot;
-use super::visibility::Visibility;
+pub(super) use dangling::dangling;
 
-/// A VirtualService with its hosts resolved.
+/// Gateway name that stands for all sidecars.
+pub const MESH_GATEWAY: &str = "mesh";
+
+/// A VirtualService with names resolved and delegates merged in.
 #[derive(Debug)]
 pub struct Entry {
     /// Its namespace.
@@ -19,106 +29,98 @@ pub struct Entry {
     pub name: String,
     /// Its hosts.
     pub hosts: Vec<Hostname>,
-    /// What it says.
+    /// Where it holds: [`MESH_GATEWAY`], or gateways as `NAMESPACE/NAME`.
+    pub gateways: Vec<String>,
+    /// What it says, with full names of gateways and destinations.
     pub spec: VirtualService,
-    visibility: Visibility,
 }
 
-/// VirtualServices, the oldest first.
+/// What is bound to one gateway, by who sees it; each list the oldest first.
 #[derive(Debug, Default)]
-pub struct Index(Vec<Arc<Entry>>);
+struct Bound {
+    /// Seen by their own namespace only.
+    private: BTreeMap<String, Vec<Arc<Entry>>>,
+    /// Exported to other namespaces by name.
+    exported: BTreeMap<String, Vec<Arc<Entry>>>,
+    public: Vec<Arc<Entry>>,
+}
 
-/// Gateway name that stands for all sidecars.
-pub const MESH_GATEWAY: &str = "mesh";
+/// VirtualServices by the gateway they are bound to.
+#[derive(Debug, Default)]
+pub struct Index(BTreeMap<String, Bound>);
 
 impl Index {
-    /// Indexes those of a store that sidecars follow.
+    /// Indexes those of a store.
     #[must_use]
     pub fn build(store: &Store, mesh: &MeshConfig, domain: &str) -> Self {
-        let mut entries = Vec::new();
+        let mut bound: BTreeMap<String, Bound> = BTreeMap::new();
         for (object, spec) in store.by_age::<VirtualService>() {
-            let for_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|name| name == MESH_GATEWAY);
-            if !for_mesh || spec.hosts.is_empty() {
+            // One without hosts holds only by way of others that delegate to it.
+            if spec.hosts.is_empty() {
                 continue;
             }
             let namespace = &object.meta.namespace;
-            entries.push(Arc::new(Entry {
+            let export_to = if spec.export_to.is_empty() {
+                &mesh.default_virtual_service_export_to
+            } else {
+                &spec.export_to
+            };
+            let export_to: BTreeSet<&str> =
+                export_to.iter().map(|name| if name == "." { namespace } else { name }.as_str()).collect();
+            let spec = delegate::merged(store, mesh, namespace, spec, domain);
+            let mut gateways = spec.gateways.clone();
+            if gateways.is_empty() {
+                gateways.push(MESH_GATEWAY.into());
+            }
+            let entry = Arc::new(Entry {
                 namespace: namespace.clone(),
                 name: object.meta.name.clone(),
-                hosts: spec.hosts.iter().map(|host| Hostname::resolve(host, namespace, domain)).collect(),
-                visibility: Visibility::new(
-                    &spec.export_to,
-                    &mesh.default_virtual_service_export_to,
-                    namespace,
-                ),
-                spec: spec.clone(),
-            }));
-        }
-        Self(entries)
-    }
-
-    /// Those that clients of a namespace follow, the oldest first.
-    pub fn visible<'a>(&'a self, client: &'a str) -> impl Iterator<Item = &'a Arc<Entry>> {
-        self.0.iter().filter(move |entry| entry.visibility.includes(client))
-    }
-
-    /// The one that decides on a host: an exact name before a wildcard, a long
-    /// wildcard before a short one, and among equals the oldest.
-    #[must_use]
-    pub fn find<'a>(&'a self, client: &'a str, host: &Hostname) -> Option<&'a Arc<Entry>> {
-        let candidates = self.visible(client).filter_map(|entry| {
-            let best = entry
-                .hosts
-                .iter()
-                .filter(|own| own.covers(host))
-                .map(|own| (own.is_wildcard(), std::cmp::Reverse(own.as_str().len())))
-                .min()?;
-            Some((best, entry))
-        });
-        candidates.min_by_key(|(best, _)| *best).map(|(_, entry)| entry)
-    }
-}
-
-/// Warnings for destinations that do not exist: requests to them fail.
-pub(super) fn dangling(store: &Store, snapshot: &Snapshot) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (object, spec) in store.all::<VirtualService>() {
-        for (route_index, route) in spec.http.iter().enumerate() {
-            for (index, target) in route.route.iter().enumerate() {
-                let Some(destination) = &target.destination else { continue };
-                let namespace = &object.meta.namespace;
-                let host = Hostname::resolve(&destination.host, namespace, &snapshot.domain);
-                let field = format!("spec.http[{route_index}].route[{index}].destination");
-                let message = match snapshot.service(&host) {
-                    None => format!("there is no service {host}: requests on this route fail"),
-                    Some(service) if !destination.subset.is_empty() => {
-                        let rule = snapshot.destination_rules.find(namespace, &host, &service.namespace);
-                        let known = rule.is_some_and(|rule| {
-                            rule.subsets.iter().any(|subset| subset.name == destination.subset)
-                        });
-                        if known {
-                            continue;
-                        }
-                        format!(
-                            "no DestinationRule defines a subset {:?} of {host}: requests on this route fail",
-                            destination.subset
-                        )
-                    }
-                    Some(_) => continue,
-                };
-                problems.push(warning(&object.key, &object.position, field, message));
+                hosts: spec.hosts.iter().map(|host| Hostname::new(host)).collect(),
+                gateways,
+                spec,
+            });
+            let distinct: BTreeSet<&String> = entry.gateways.iter().collect();
+            for gateway in distinct {
+                bound.entry(gateway.clone()).or_default().add(&entry, &export_to);
             }
         }
+        Self(bound)
     }
-    problems
+
+    /// Those that sidecars of a namespace follow, in the order of precedence:
+    /// seen by their own namespace only, exported to it by name, then public
+    /// ones; among these the oldest first.
+    pub fn visible<'a>(&'a self, client: &str) -> impl Iterator<Item = &'a Arc<Entry>> + use<'a> {
+        self.for_gateway(client, MESH_GATEWAY)
+    }
+
+    /// Those that a gateway (`NAMESPACE/NAME`) follows whose proxy is in namespace
+    /// `client`, in the order of precedence of [`Index::visible`].
+    pub fn for_gateway<'a>(
+        &'a self,
+        client: &str,
+        gateway: &str,
+    ) -> impl Iterator<Item = &'a Arc<Entry>> + use<'a> {
+        let bound = self.0.get(gateway);
+        let private = bound.and_then(|bound| bound.private.get(client));
+        let exported = bound.and_then(|bound| bound.exported.get(client));
+        let public = bound.map(|bound| &bound.public);
+        [private, exported, public].into_iter().flatten().flatten()
+    }
 }
 
-fn warning(object: &Key, position: &Position, field: String, message: String) -> Problem {
-    Problem {
-        severity: Severity::Warning,
-        object: Some(object.clone()),
-        position: position.clone(),
-        field,
-        message,
+impl Bound {
+    fn add(&mut self, entry: &Arc<Entry>, export_to: &BTreeSet<&str>) {
+        if export_to.contains("*") {
+            return self.public.push(entry.clone());
+        }
+        // Exported to nobody, whatever else is named.
+        if export_to.contains("~") {
+            return;
+        }
+        for namespace in export_to {
+            let list = if *namespace == entry.namespace { &mut self.private } else { &mut self.exported };
+            list.entry((*namespace).to_owned()).or_default().push(entry.clone());
+        }
     }
 }

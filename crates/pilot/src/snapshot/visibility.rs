@@ -18,6 +18,18 @@ impl Visibility {
         self.0.iter().any(|item| item == "*" || item == namespace)
     }
 
+    /// Whether every namespace sees it.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.0.iter().any(|item| item == "*")
+    }
+
+    /// The namespaces; `None` for all.
+    #[must_use]
+    pub fn namespaces(&self) -> Option<&[String]> {
+        (!self.0.iter().any(|item| item == "*")).then_some(&self.0)
+    }
+
     /// Whether only its own namespace sees it.
     #[must_use]
     pub fn is_private_to(&self, namespace: &str) -> bool {

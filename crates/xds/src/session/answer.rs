@@ -53,6 +53,19 @@ impl Session {
         self.answer(type_url, &wanted, resources, version, now, false)
     }
 
+    /// The same where only those names of the subscription may have changed:
+    /// `resources` are all of them that exist.
+    pub fn push_some(
+        &mut self,
+        type_url: &TypeUrl,
+        names: BTreeSet<Arc<str>>,
+        resources: Vec<Resource>,
+        version: &str,
+        now: SystemTime,
+    ) -> Option<Answer> {
+        self.answer(type_url, &Wanted::Names(names), resources, version, now, false)
+    }
+
     fn answer(
         &mut self,
         type_url: &TypeUrl,
@@ -143,8 +156,13 @@ impl Session {
         }
         let serial = self.serial + 1;
         for resource in &send {
-            let since = watch.has.get(&resource.name).map_or(serial, |held| held.since);
-            let body = whole_state.then(|| resource.body.clone());
+            let since = watch.has.get(&resource.name).map(|held| held.since);
+            if since.is_none() {
+                // All clients share the text of a name.
+                watch.names.share(&resource.name);
+            }
+            let since = since.unwrap_or(serial);
+            let body = whole_state.then(|| Box::new(resource.body.clone()));
             let held = Held { version: resource.version, body, since, sent: serial };
             watch.has.insert(resource.name.clone(), held);
             watch.force.remove(&resource.name);

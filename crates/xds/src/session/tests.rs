@@ -227,3 +227,58 @@ fn routes_wait_until_the_endpoints_of_new_clusters_are_accepted() {
         assert!(!session.routes_must_wait(), "{variant:?}");
     }
 }
+
+#[test]
+fn a_push_of_some_names_says_nothing_of_others() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut session = Session::new(variant);
+        let endpoint = TypeUrl::Endpoint;
+        let all = ["a", "b", "c"];
+        synced(&mut session, &endpoint, &all, all.map(|name| resource(name, "1")).to_vec());
+        let some = |names: &[&str]| names.iter().map(|&name| name.into()).collect();
+        let same = vec![resource("a", "1")];
+        assert_eq!(session.push_some(&endpoint, some(&["a"]), same, "v2", NOW), None, "{variant:?}");
+        let changed = vec![resource("a", "1"), resource("b", "2")];
+        let answer = session.push_some(&endpoint, some(&["a", "b"]), changed, "v3", NOW).unwrap();
+        assert_eq!((names(&answer), answer.removed.len()), (vec!["b"], 0), "{variant:?}");
+        // The others are as they were known.
+        let whole = ["a", "b", "c"].map(|name| resource(name, if name == "b" { "2" } else { "1" }));
+        assert_eq!(session.push(&endpoint, whole.to_vec(), "v4", NOW), None, "{variant:?}");
+    }
+}
+
+#[test]
+fn endpoints_that_are_due_are_named_until_they_are_sent() {
+    let mut session = Session::new(Variant::Delta);
+    synced(&mut session, &TypeUrl::Cluster, &[], vec![resource("a", "1"), resource("b", "1")]);
+    let endpoints = ["a", "b"].map(|name| resource(name, "e")).to_vec();
+    synced(&mut session, &TypeUrl::Endpoint, &["a", "b"], endpoints);
+    session.push(&TypeUrl::Cluster, vec![resource("a", "2"), resource("b", "1")], "v", NOW).unwrap();
+    let due = session.due().clone();
+    assert_eq!(due, ["a".into()].into());
+    let answer = session.push_some(&TypeUrl::Endpoint, due, vec![resource("a", "e")], "v", NOW).unwrap();
+    assert_eq!(names(&answer), ["a"]);
+    assert!(session.due().is_empty());
+}
+
+#[test]
+fn everything_is_sent_again_when_it_must() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut session = Session::new(variant);
+        let all = vec![resource("a", "1"), resource("b", "1")];
+        synced(&mut session, &TypeUrl::Listener, &[], all.clone());
+        session.force_all();
+        let answer = session.push(&TypeUrl::Listener, all.clone(), "v2", NOW).unwrap();
+        assert_eq!(names(&answer), ["a", "b"], "{variant:?}");
+        assert_eq!(session.push(&TypeUrl::Listener, all, "v3", NOW), None, "{variant:?}: once");
+    }
+}
+
+#[test]
+fn sessions_share_the_text_of_names() {
+    let shared = resource("a", "1");
+    let mut session = Session::new(Variant::Delta);
+    synced(&mut session, &TypeUrl::Endpoint, &["a"], vec![shared.clone()]);
+    let Some(Asked::Names(names)) = session.asked(&TypeUrl::Endpoint) else { panic!() };
+    assert!(names.iter().all(|name| Arc::ptr_eq(name, &shared.name)));
+}

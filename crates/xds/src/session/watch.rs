@@ -34,7 +34,7 @@ pub(super) struct Watch {
 pub(super) struct Held {
     pub(super) version: u64,
     /// Kept only where a whole state must be repeated (state of the world).
-    pub(super) body: Option<Bytes>,
+    pub(super) body: Option<Box<Bytes>>,
     /// Serial of the response that brought it first.
     pub(super) since: u64,
     /// Serial of the response that brought this version.
@@ -85,7 +85,7 @@ impl Held {
     pub(super) fn resource(&self, name: &Arc<str>) -> Option<Resource> {
         Some(Resource {
             name: name.clone(),
-            body: self.body.clone()?,
+            body: Bytes::clone(self.body.as_deref()?),
             version: self.version,
             awaits_endpoints: false,
         })
@@ -108,6 +108,13 @@ impl Names {
         let length = name.len();
         if self.set.insert(name) {
             self.bytes += length;
+        }
+    }
+
+    /// Keeps this text of the name instead of its own.
+    pub(super) fn share(&mut self, name: &Arc<str>) {
+        if self.set.contains(name) {
+            self.set.replace(name.clone());
         }
     }
 

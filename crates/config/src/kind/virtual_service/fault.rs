@@ -26,7 +26,7 @@ pub(super) fn check(at: &str, fault: &HttpFaultInjection, checker: &mut Checker)
             Some(ErrorType::Http2Error(_)) => {
                 checker.error(format!("{at}.http2Error"), "is not supported: give httpStatus or grpcStatus");
             }
-            None => checker.error(format!("{at}.httpStatus"), "is missing: give httpStatus or grpcStatus"),
+            None => checker.warn(at, "has no effect: give httpStatus or grpcStatus"),
         }
     }
     if let Some(delay) = &fault.delay {
@@ -41,7 +41,7 @@ pub(super) fn check(at: &str, fault: &HttpFaultInjection, checker: &mut Checker)
             Some(HttpDelayType::ExponentialDelay(_)) => {
                 checker.error(format!("{at}.exponentialDelay"), "is not supported: give fixedDelay");
             }
-            None => checker.error(format!("{at}.fixedDelay"), "is missing: say how long the delay is"),
+            None => checker.warn(at, "has no effect: give fixedDelay"),
         }
     }
 }

@@ -16,20 +16,19 @@ pub(super) fn check(at: &str, headers: Option<&Headers>, checker: &mut Checker) 
 }
 
 fn operations(at: &str, operations: &HeaderOperations, is_request: bool, checker: &mut Checker) {
-    let hosts: Vec<&String> = operations.set.keys().filter(|name| is_host(name)).collect();
+    let hosts: Vec<&String> =
+        operations.set.keys().chain(operations.add.keys()).filter(|name| is_host(name)).collect();
     if is_request && hosts.len() > 1 {
-        checker.error(format!("{at}.set"), format!("sets the host twice: {hosts:?}"));
+        checker.error(at, format!("sets the host twice: {hosts:?}"));
     }
     for (what, values) in [("set", &operations.set), ("add", &operations.add)] {
         for (key, value) in values {
             let at = format!("{at}.{what}.{key}");
-            if is_host(key) && is_request {
-                if what == "add" {
-                    checker.error(&at, "a request has one host: use set");
-                }
-            } else if is_host(key) || key.starts_with(':') {
+            // A host is set in either way: a request has one.
+            let is_settable_host = is_request && is_host(key);
+            if !is_settable_host && (is_host(key) || key.starts_with(':')) {
                 checker.error(&at, format!("{key:?} cannot be changed: Envoy makes it itself"));
-            } else {
+            } else if !is_settable_host {
                 name(&at, key, checker);
             }
             self::value(&at, value, checker);
@@ -59,11 +58,22 @@ pub(super) fn name(at: &str, name: &str, checker: &mut Checker) {
     }
 }
 
-/// A value, in which Envoy replaces `%COMMAND(ARGUMENTS):LENGTH%`.
-fn value(at: &str, value: &str, checker: &mut Checker) {
+/// The first header of a request that sets its host.
+pub(super) fn host_of(headers: Option<&Headers>) -> Option<&String> {
+    let request = headers?.request.as_ref()?;
+    request.set.keys().chain(request.add.keys()).find(|name| is_host(name))
+}
+
+/// Text that becomes the value of a header as it is.
+pub(super) fn literal(at: &str, value: &str, checker: &mut Checker) {
     if value.contains(['\0', '\r', '\n']) {
         checker.error(at, format!("{value:?} has control characters"));
     }
+}
+
+/// A value, in which Envoy replaces `%COMMAND(ARGUMENTS):LENGTH%`.
+fn value(at: &str, value: &str, checker: &mut Checker) {
+    literal(at, value, checker);
     let mut rest = value;
     while let Some((_, after)) = rest.split_once('%') {
         let Some(end) = command(after) else {

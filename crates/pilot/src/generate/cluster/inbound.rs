@@ -1,93 +1,157 @@
-//! Clusters that lead to the proxy's own workload, and the fixed ones.
+//! Clusters that lead to the proxy's own workload.
 
-use names::{ClusterName, cluster_name};
+use std::net::IpAddr;
+
+use config::kube::TargetPort;
+use names::ClusterName;
 use proto::envoy::config::cluster::v3::Cluster;
-use proto::envoy::config::cluster::v3::cluster::{DiscoveryType, LbPolicy};
-use proto::envoy::config::core::v3::{BindConfig, HttpProtocolOptions as CommonOptions};
-use proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use proto::envoy::config::cluster::v3::cluster::{CommonLbConfig, DiscoveryType, LbPolicy};
+use proto::envoy::config::core::v3::{Address, Metadata, Pipe, address};
+use proto::istio::mesh::v1alpha1::mesh_config::inbound_traffic_policy::Mode as InboundMode;
 
-use super::policy::{self, http2, use_downstream};
-use super::{base, breakers, of_type, set_http_options, stat_name, unlimited};
-use crate::generate::message::{metadata, seconds, service_list, socket_address, structure};
-use crate::protocol::Protocol;
+use super::draft::Draft;
+use super::fixed::{assignment, own_source};
+use super::policy::Policy;
+use super::{base, header_case, of_type, pool, stat};
+use crate::generate::message::{self, api_path, metadata, seconds, service_list, structure};
 use crate::scope::{Inbound, Scope};
+use crate::snapshot::{Port, Service};
 
-/// Source address by which the kernel's rules know traffic from Envoy to its own workload.
-const PASSTHROUGH_SOURCE: &str = "127.0.0.6";
 /// "Never": the largest length of time that Go's clock can hold.
 const FOREVER: i64 = 9_223_372_035;
 
+/// One cluster for each served port of the workload.
 pub(super) fn clusters(scope: Scope<'_>) -> Vec<Cluster> {
-    let mut clusters: Vec<Cluster> = scope.inbound().iter().map(|inbound| of_port(scope, inbound)).collect();
-    clusters.push(black_hole(scope));
-    clusters.push(passthrough(scope, cluster_name::PASSTHROUGH));
-    let mut inbound = passthrough(scope, cluster_name::INBOUND_PASSTHROUGH);
-    inbound.upstream_bind_config = own_source();
-    clusters.push(inbound);
-    clusters
+    scope.inbound().iter().filter_map(|inbound| of_port(scope, inbound)).collect()
 }
 
-fn own_source() -> Option<BindConfig> {
-    Some(BindConfig { source_address: Some(socket_address(PASSTHROUGH_SOURCE, 0)), ..BindConfig::default() })
+/// Where requests to a port of the workload go.
+enum Place {
+    /// To the port itself, at the address that they came to.
+    Original,
+    /// To this address.
+    At(Address),
 }
 
-fn black_hole(scope: Scope<'_>) -> Cluster {
-    Cluster {
-        cluster_discovery_type: of_type(DiscoveryType::Static),
-        ..base(scope, cluster_name::BLACK_HOLE.into())
+fn of_port(scope: Scope<'_>, inbound: &Inbound<'_>) -> Option<Cluster> {
+    let place = place(scope, inbound)?;
+    let mesh = &scope.snapshot.mesh;
+    let name = ClusterName::inbound(inbound.target).to_string();
+    let mut draft = Draft::new(base(scope, name.clone()));
+    draft.cluster.common_lb_config = Some(CommonLbConfig::default());
+    let mut is_loopback = false;
+    match place {
+        Place::Original => {
+            draft.cluster.cluster_discovery_type = of_type(DiscoveryType::OriginalDst);
+            draft.cluster.lb_policy = LbPolicy::ClusterProvided.into();
+            draft.cluster.cleanup_interval = seconds(FOREVER);
+        }
+        Place::At(address) => {
+            is_loopback = self::is_loopback(&address);
+            draft.cluster.cluster_discovery_type = of_type(DiscoveryType::Static);
+            draft.cluster.load_assignment = Some(assignment(&name, address));
+        }
+    }
+    if let (false, Some(service)) = (mesh.inbound_cluster_stat_name.is_empty(), inbound.service) {
+        let pattern = &mesh.inbound_cluster_stat_name;
+        draft.cluster.alt_stat_name =
+            stat::name(&stat::by_pattern(pattern, service, inbound.port, "", inbound.target));
+    }
+    draft.set_protocol(inbound.port.protocol, &header_case::options(scope), false);
+    draft.cluster.metadata = describe(scope, inbound);
+    // Limits that the rule for the workload's own host sets hold on this side
+    // too; the Sidecar's go before them.
+    let rule = inbound.service.and_then(|service| scope.inbound_rule(service));
+    let policy = Policy::of_rule(
+        rule.and_then(|rule| rule.policy.as_ref()),
+        inbound.port.number,
+        &scope.snapshot.mesh,
+    );
+    let connections = scope.inbound_connection_pool(inbound.target).or(policy.connection_pool);
+    pool::apply(&mut draft, mesh, connections, policy.retry_budget);
+    // The kernel would send connections to the loopback address back to us.
+    if !is_loopback {
+        draft.cluster.upstream_bind_config = own_source(scope, false);
+    }
+    Some(draft.finish())
+}
+
+/// Where requests go; `None` when the Sidecar's `defaultEndpoint` is no place.
+fn place(scope: Scope<'_>, inbound: &Inbound<'_>) -> Option<Place> {
+    let ip = |ip: &str, port: u16| Place::At(message::address(ip, port));
+    let has = |is_v6: bool| scope.proxy.ips.iter().find(|ip| ip.is_ipv6() == is_v6);
+    let loopback = |prefers_v6: bool| match (prefers_v6, has(false), has(true)) {
+        (false, Some(_), _) | (true, _, None) => "127.0.0.1",
+        (true, ..) | (false, None, _) => "::1",
+    };
+    let Some(ingress) = inbound.ingress else {
+        let policy = scope.snapshot.mesh.inbound_traffic_policy.as_ref();
+        let is_local = policy.is_some_and(|policy| policy.mode() == InboundMode::Localhost);
+        return Some(if is_local { ip(loopback(false), inbound.target) } else { Place::Original });
+    };
+    let endpoint = ingress.spec.default_endpoint.as_str();
+    if endpoint.is_empty() {
+        return Some(Place::Original);
+    }
+    if let Some(path) = endpoint.strip_prefix("unix://") {
+        let pipe = Pipe { path: path.into(), ..Pipe::default() };
+        return Some(Place::At(Address { address: Some(address::Address::Pipe(pipe)) }));
+    }
+    let (host, port) = endpoint.rsplit_once(':')?;
+    let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
+    let own = |is_v6: bool, otherwise: &str| has(is_v6).map_or(otherwise.to_owned(), IpAddr::to_string);
+    match host {
+        "0.0.0.0" => Some(ip(&own(false, "127.0.0.1"), port)),
+        "[::]" => Some(ip(&own(true, "::1"), port)),
+        "127.0.0.1" => Some(ip(loopback(false), port)),
+        "[::1]" => Some(ip(loopback(true), port)),
+        // Anything else is where the client meant to go, as in Istio.
+        _ => Some(Place::Original),
     }
 }
 
-fn passthrough(scope: Scope<'_>, name: &str) -> Cluster {
-    let mut cluster = Cluster {
-        // Both count under one name, as Istio's dashboards expect.
-        alt_stat_name: stat_name(cluster_name::PASSTHROUGH),
-        cluster_discovery_type: of_type(DiscoveryType::OriginalDst),
-        lb_policy: LbPolicy::ClusterProvided.into(),
-        circuit_breakers: breakers(unlimited()),
-        ..base(scope, name.into())
-    };
-    let options = HttpProtocolOptions {
-        common_http_protocol_options: Some(CommonOptions {
-            idle_timeout: seconds(300),
-            ..CommonOptions::default()
-        }),
-        upstream_protocol_options: Some(use_downstream()),
-        ..HttpProtocolOptions::default()
-    };
-    set_http_options(&mut cluster, &options);
-    cluster
+fn is_loopback(address: &Address) -> bool {
+    match &address.address {
+        Some(address::Address::SocketAddress(socket)) => {
+            matches!(socket.address.as_str(), "127.0.0.1" | "::1")
+        }
+        _ => false,
+    }
 }
 
-fn of_port(scope: Scope<'_>, inbound: &Inbound<'_>) -> Cluster {
-    let services = scope.services_of(inbound.target);
-    let mut cluster = Cluster {
-        cluster_discovery_type: of_type(DiscoveryType::OriginalDst),
-        lb_policy: LbPolicy::ClusterProvided.into(),
-        upstream_bind_config: own_source(),
-        cleanup_interval: seconds(FOREVER),
-        circuit_breakers: breakers(unlimited()),
-        common_lb_config: Some(Default::default()),
-        metadata: Some(metadata([(
-            "istio",
-            structure([("services", service_list(services.iter().map(|service| &***service)))]),
-        )])),
-        ..base(scope, ClusterName::inbound(inbound.target).to_string())
+/// The services that lead to the port, and the rule that sets its limits.
+fn describe(scope: Scope<'_>, inbound: &Inbound<'_>) -> Option<Metadata> {
+    let service = inbound.service?;
+    if service.is_external {
+        return None;
+    }
+    let services: Vec<&Service> = match inbound.ingress {
+        Some(_) => vec![service],
+        // Only those that clients call by the same port.
+        None => {
+            let leads = |other: &&Service| {
+                other
+                    .ports
+                    .iter()
+                    .any(|port| port.number == inbound.port.number && leads_to(port, inbound.target))
+            };
+            scope.services_of(inbound.target).into_iter().map(|service| &**service).filter(leads).collect()
+        }
     };
-    let protocol = inbound.port.protocol;
-    let mut options = HttpProtocolOptions::default();
-    if protocol.is_http2() {
-        options.upstream_protocol_options = Some(http2(0));
-    } else if protocol == Protocol::Auto {
-        options.upstream_protocol_options = Some(use_downstream());
+    let mut fields = structure([("services", service_list(services.into_iter()))]);
+    if let Some(rule) = scope.inbound_rule(service).filter(|rule| rule.policy.is_some()) {
+        let (namespace, name) = &rule.origin;
+        let path = api_path("networking.istio.io", "destination-rule", namespace, name);
+        fields.fields.insert("config".into(), path);
     }
-    // Limits that the workload's own namespace sets for its host hold on this side too.
-    if let Some(pool) = scope
-        .rule(inbound.service)
-        .and_then(|rule| policy::for_port(rule.policy.as_ref(), None, inbound.port.number).connection_pool)
-    {
-        policy::connection_pool(&mut cluster, &mut options, pool, inbound.port.protocol);
+    Some(metadata([("istio", fields)]))
+}
+
+/// Whether a port leads to that one of the workload, as far as its number says.
+fn leads_to(port: &Port, target: u16) -> bool {
+    match port.target {
+        TargetPort::Number(0) => port.number == target,
+        TargetPort::Number(number) => number == target,
+        TargetPort::Name(_) => true,
     }
-    policy::finish(&mut cluster, &options);
-    cluster
 }

@@ -3,172 +3,249 @@
 use std::collections::BTreeSet;
 
 use names::ClusterName;
+use prost_types::Value;
+use prost_types::value::Kind as ValueKind;
 use proto::envoy::config::cluster::v3::Cluster;
-use proto::envoy::config::cluster::v3::cluster::{
-    CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
-};
-use proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
-use proto::istio::networking::v1alpha3::Subset;
+use proto::envoy::config::cluster::v3::cluster::{CommonLbConfig, DiscoveryType, EdsClusterConfig};
+use proto::envoy::config::core::v3::{HealthStatusSet, Metadata};
 use proto::istio::networking::v1alpha3::client_tls_settings::TlSmode as TlsMode;
+use proto::istio::networking::v1alpha3::{Subset, TrafficPolicy};
 
-use super::policy::{self, Policy, http2, use_downstream};
-use super::{base, breakers, of_type, unlimited};
+use super::draft::Draft;
+use super::policy::{self, Policy};
+use super::secure::{self, Security, identities};
+use super::{balancer, base, dns, header_case, of_type, outlier, pool, stat};
+use crate::generate::endpoint;
 use crate::generate::message::{ads, api_path, metadata, service_list, structure, text};
-use crate::generate::tls;
 use crate::protocol::Protocol;
+use crate::proxy::ProxyKind;
 use crate::scope::Scope;
 use crate::snapshot::destination_rule::Rule;
-use crate::snapshot::{Endpoint, MtlsMode, Port, Service};
+use crate::snapshot::{Port, Resolution, Service};
 
+/// Clusters of all services that the proxy sees.
 pub(super) fn clusters(scope: Scope<'_>) -> Vec<Cluster> {
-    let mut clusters = Vec::new();
-    for service in scope.services() {
-        let rule = scope.rule(service).map(|rule| &**rule);
-        for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
-            clusters.push(cluster(scope, service, port, rule, None));
-            for subset in rule.iter().flat_map(|rule| &rule.subsets) {
-                clusters.push(cluster(scope, service, port, rule, Some(subset)));
-            }
-        }
-    }
+    let mut clusters: Vec<Cluster> =
+        scope.services().flat_map(|service| of_service(scope, service)).collect();
+    // Envoy takes a name once; the oldest service has it.
+    let mut names = BTreeSet::new();
+    clusters.retain(|cluster| names.insert(cluster.name.clone()));
     clusters
 }
 
-fn cluster(
-    scope: Scope<'_>,
-    service: &Service,
-    port: &Port,
-    rule: Option<&Rule>,
-    subset: Option<&Subset>,
-) -> Cluster {
-    let subset_name = subset.map_or("", |subset| &subset.name);
-    let name = ClusterName::outbound(port.number, subset_name, &service.host);
-    let settings = rule.map_or_else(Policy::default, |rule| {
-        policy::for_port(
-            rule.policy.as_ref(),
-            subset.and_then(|subset| subset.traffic_policy.as_ref()),
-            port.number,
-        )
-    });
-
-    let mut cluster = base(scope, name.to_string());
-    cluster.circuit_breakers = breakers(unlimited());
-    cluster.common_lb_config = Some(CommonLbConfig {
-        healthy_panic_threshold: Some(Default::default()),
-        ..CommonLbConfig::default()
-    });
-    cluster.metadata = Some(describe(service, rule, subset_name));
-    let is_original = service.is_headless || policy::is_passthrough(&settings);
-    if is_original {
-        cluster.cluster_discovery_type = of_type(DiscoveryType::OriginalDst);
-        cluster.lb_policy = LbPolicy::ClusterProvided.into();
-    } else {
-        cluster.cluster_discovery_type = of_type(DiscoveryType::Eds);
-        cluster.lb_policy = LbPolicy::LeastRequest.into();
-        cluster.eds_cluster_config =
-            Some(EdsClusterConfig { eds_config: Some(ads()), service_name: name.to_string() });
-    }
-
-    let mut options = HttpProtocolOptions::default();
-    if port.protocol.is_http2() {
-        options.upstream_protocol_options = Some(http2(0));
-    } else if port.protocol == Protocol::Auto {
-        options.upstream_protocol_options = Some(use_downstream());
-    }
-    let upgrades = policy::upgrades_to_http2(&settings, &scope.snapshot.mesh, port.protocol);
-    if upgrades {
-        options.upstream_protocol_options = Some(http2(0));
-    }
-    policy::apply(&mut cluster, &mut options, &settings, port.protocol, is_original);
-    let is_http2 = upgrades || port.protocol.is_http2();
-    secure(scope, &mut cluster, service, port, &name, &settings, is_http2);
-    policy::finish(&mut cluster, &options);
-    cluster
+/// Clusters of one service.
+pub(in crate::generate) fn of_service(scope: Scope<'_>, service: &Service) -> Vec<Cluster> {
+    Maker::new(scope, service, false).clusters()
 }
 
-fn describe(
-    service: &Service,
-    rule: Option<&Rule>,
-    subset: &str,
-) -> proto::envoy::config::core::v3::Metadata {
-    let mut fields = structure([("services", service_list(std::iter::once(service)))]);
-    if let Some(rule) = rule {
-        let (namespace, name) = &rule.origin;
-        let path = api_path("networking.istio.io", "destination-rule", namespace, name);
-        fields.fields.insert("config".into(), path);
-    }
-    if !subset.is_empty() {
-        fields.fields.insert("subset".into(), text(subset));
-    }
-    metadata([("istio", fields)])
+/// Clusters that lead to the services of the mesh without touching the TLS of
+/// clients, for gateways between networks (`AUTO_PASSTHROUGH`). Each has the
+/// name that clients ask for.
+pub(in crate::generate) fn untouched(scope: Scope<'_>) -> Vec<Cluster> {
+    let own = scope.services().filter(|service| !service.is_external);
+    own.flat_map(|service| Maker::new(scope, service, true).clusters()).collect()
 }
 
-/// Who the servers may be: the accounts of all workloads of the service,
-/// whichever port they serve.
-pub(in crate::generate) fn identities(scope: Scope<'_>, service: &Service) -> Vec<String> {
-    let mesh = &scope.snapshot.mesh;
-    let domains =
-        || std::iter::once(mesh.trust_domain()).chain(mesh.trust_domain_aliases.iter().map(String::as_str));
-    let all: BTreeSet<String> = service
-        .endpoints
-        .iter()
-        .flat_map(|endpoint| domains().filter_map(|domain| endpoint.identity(domain)))
-        .collect();
-    all.into_iter().collect()
+/// Makes the clusters of one service.
+struct Maker<'a> {
+    scope: Scope<'a>,
+    service: &'a Service,
+    rule: Option<&'a Rule>,
+    /// Who the servers may be.
+    identities: Vec<String>,
+    /// Whether TLS of clients is left alone.
+    is_untouched: bool,
 }
 
-/// Sets how the cluster's connections are secured.
-fn secure(
-    scope: Scope<'_>,
-    cluster: &mut Cluster,
-    service: &Service,
-    port: &Port,
-    name: &ClusterName,
-    settings: &Policy<'_>,
-    is_http2: bool,
-) {
-    let endpoints: Vec<&Endpoint> = service.endpoints_of(port).collect();
-    let identities = identities(scope, service);
-    let socket = || {
-        let identities = match settings.tls {
-            Some(tls) if !tls.subject_alt_names.is_empty() => tls.subject_alt_names.clone(),
-            _ => identities.clone(),
-        };
-        let sni = settings.tls.map(|tls| tls.sni.clone()).filter(|sni| !sni.is_empty());
-        tls::client(sni.unwrap_or_else(|| name.sni()), identities, is_http2)
-    };
-    match settings.tls.map(|tls| tls.mode()) {
-        Some(TlsMode::IstioMutual) => cluster.transport_socket = Some(socket()),
-        Some(TlsMode::Disable) => {}
-        // TLS to servers outside the mesh needs certificates from files, which
-        // agents do not serve yet: no connection rather than one in plaintext.
-        Some(TlsMode::Simple | TlsMode::Mutual) => {
-            cluster.cluster_discovery_type = of_type(DiscoveryType::Static);
-            cluster.lb_policy = LbPolicy::LeastRequest.into();
-            cluster.eds_cluster_config = None;
-        }
-        None if !scope.snapshot.mesh.has_auto_mtls() => {}
-        None if scope.snapshot.authn.namespace_mode(&service.namespace) == MtlsMode::Disable => {}
-        None if cluster.eds_cluster_config.is_none() => {
-            if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.accepts_mtls) {
-                cluster.transport_socket = Some(socket());
+/// What one cluster is for.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    port: &'a Port,
+    subset: Option<&'a Subset>,
+    policy: Policy<'a>,
+    /// The policy of the level that the cluster stands for.
+    own: Option<&'a TrafficPolicy>,
+    kind: DiscoveryType,
+}
+
+impl<'a> Maker<'a> {
+    fn new(scope: Scope<'a>, service: &'a Service, is_untouched: bool) -> Self {
+        let rule = scope.rule(service).map(|rule| &**rule);
+        let identities = if is_untouched { Vec::new() } else { identities(scope, service) };
+        Self { scope, service, rule, identities, is_untouched }
+    }
+
+    fn is_dynamic(&self) -> bool {
+        self.service.resolution == Resolution::DynamicDns && self.service.host.is_wildcard()
+    }
+
+    fn clusters(&self) -> Vec<Cluster> {
+        let mut clusters = Vec::new();
+        for port in self.service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
+            if self.is_dynamic() && (self.is_untouched || !dns::names_hosts(port.protocol)) {
+                continue;
+            }
+            let rule = self.rule.and_then(|rule| rule.policy.as_ref());
+            let policy = Policy::of_rule(rule, port.number, &self.scope.snapshot.mesh);
+            let target = Target { port, subset: None, policy, own: rule, kind: self.kind() };
+            let Some(main) = self.cluster(target) else { continue };
+            let is_original = main.is_original();
+            clusters.push(main.finish());
+            if self.is_dynamic() {
+                continue;
+            }
+            for subset in self.rule.iter().flat_map(|rule| &rule.subsets) {
+                let own = subset.traffic_policy.as_ref();
+                let kind = if is_original || policy::is_passthrough(own) {
+                    DiscoveryType::OriginalDst
+                } else {
+                    target.kind
+                };
+                let policy = policy.for_subset(own, port.number);
+                let target = Target { port, subset: Some(subset), policy, own, kind };
+                clusters.extend(self.cluster(target).map(Draft::finish));
             }
         }
-        // Each endpoint says whether it accepts mutual TLS.
-        None => {
-            let label = structure([("tlsMode", text("istio"))]);
-            cluster.transport_socket_matches = vec![
-                TransportSocketMatch {
-                    name: "tlsMode-istio".into(),
-                    r#match: Some(label),
-                    transport_socket: Some(socket()),
-                },
-                TransportSocketMatch {
-                    name: "tlsMode-disabled".into(),
-                    r#match: Some(structure([])),
-                    transport_socket: Some(tls::plaintext()),
-                },
-            ];
+        clusters
+    }
+
+    /// How endpoints are found unless a rule says that the client knows.
+    fn kind(&self) -> DiscoveryType {
+        match self.service.resolution {
+            Resolution::Dns if self.service.races_connections => DiscoveryType::LogicalDns,
+            Resolution::Dns => DiscoveryType::StrictDns,
+            Resolution::DnsRoundRobin => DiscoveryType::LogicalDns,
+            // Gateways have no destination of their own to keep to.
+            Resolution::Passthrough if self.scope.proxy.kind == ProxyKind::Sidecar => {
+                DiscoveryType::OriginalDst
+            }
+            _ => DiscoveryType::Eds,
         }
     }
+
+    /// One cluster; `None` when it would have no endpoints and must have some.
+    fn cluster(&self, target: Target<'a>) -> Option<Draft> {
+        let Target { port, subset, policy, kind, .. } = target;
+        let (scope, service) = (self.scope, self.service);
+        let mesh = &scope.snapshot.mesh;
+        let subset_name = subset.map_or("", |subset| &subset.name);
+        let full = ClusterName::outbound(port.number, subset_name, &service.host);
+        let name = if self.is_untouched { full.sni() } else { full.to_string() };
+
+        let mut draft = Draft::new(base(scope, name.clone()));
+        if !mesh.outbound_cluster_stat_name.is_empty() && !self.is_dynamic() {
+            let pattern = &mesh.outbound_cluster_stat_name;
+            draft.cluster.alt_stat_name =
+                stat::name(&stat::by_pattern(pattern, service, port, subset_name, 0));
+        }
+        draft.cluster.metadata = self.describe(target);
+        if self.is_dynamic() {
+            let cache = dns::cache(scope, service.host.as_str());
+            dns::set_dynamic(&mut draft.cluster, cache, false);
+        } else {
+            draft.cluster.cluster_discovery_type = of_type(kind);
+            let keeps_draining = subset.is_none() && !self.is_untouched && service.has_sessions();
+            draft.cluster.common_lb_config = Some(CommonLbConfig {
+                override_host_status: keeps_draining.then(sessions),
+                ..CommonLbConfig::default()
+            });
+            match kind {
+                DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
+                    dns::set(scope, service, &mut draft.cluster);
+                    let wanted = endpoint::Wanted {
+                        service,
+                        port,
+                        rule: self.rule,
+                        subset,
+                        is_by_server_name: self.is_untouched,
+                    };
+                    let assignment = endpoint::listed(scope, &name, &wanted);
+                    if assignment.endpoints.is_empty() {
+                        return None;
+                    }
+                    let mut localities = assignment.endpoints.iter();
+                    let is_one = localities.next().is_some_and(|first| first.lb_endpoints.len() == 1);
+                    // Envoy takes no more than one name here.
+                    if kind == DiscoveryType::LogicalDns && !(is_one && localities.next().is_none()) {
+                        draft.cluster.cluster_discovery_type = of_type(DiscoveryType::StrictDns);
+                    }
+                    draft.cluster.load_assignment = Some(assignment);
+                }
+                DiscoveryType::OriginalDst => {
+                    draft.cluster.lb_config = super::original_port(service, port);
+                }
+                _ => {}
+            }
+        }
+        let is_router = scope.proxy.kind == ProxyKind::Router;
+        draft.set_protocol(port.protocol, &header_case::options(scope), is_router);
+        if pool::upgrades_to_http2(policy.connection_pool, mesh, port.protocol) {
+            draft.set_http2();
+        }
+        pool::apply(&mut draft, mesh, policy.connection_pool, policy.retry_budget);
+        if let Some(outlier) = policy.outlier_detection {
+            outlier::apply(&mut draft, outlier, super::sends_unhealthy(scope, service));
+        }
+        balancer::apply(scope, service, port.protocol, &mut draft, &policy);
+        if !self.is_untouched {
+            self.secure(target, &full, &mut draft);
+        }
+        if draft.cluster.cluster_discovery_type == of_type(DiscoveryType::Eds) {
+            draft.cluster.eds_cluster_config =
+                Some(EdsClusterConfig { eds_config: Some(ads()), service_name: name });
+        }
+        Some(draft)
+    }
+
+    fn secure(&self, target: Target<'a>, name: &ClusterName, draft: &mut Draft) {
+        let (scope, service) = (self.scope, self.service);
+        // The name in each request is asked for where there is no other.
+        let sni = if draft.is_dynamic() { String::new() } else { name.sni() };
+        let security = Security {
+            scope,
+            service,
+            rule: self.rule,
+            identities: if draft.is_dynamic() { &[] } else { &self.identities },
+            settings: target.policy.tls,
+            sni: &sni,
+            is_auto: secure::is_auto(scope, service, target.port, target.own),
+        };
+        security.apply(draft);
+        if let Some(protocol) = target.policy.proxy_protocol {
+            secure::wrap(draft, protocol);
+        }
+    }
+
+    fn describe(&self, target: Target<'_>) -> Option<Metadata> {
+        let mut fields = structure([]);
+        let mut add = |key: &str, value: Value| fields.fields.insert(key.into(), value);
+        // Which service a dynamic cluster is for is only known by the request.
+        if !self.is_dynamic() {
+            add("services", service_list(std::iter::once(self.service)));
+        }
+        if let Some(rule) = self.rule {
+            let (namespace, name) = &rule.origin;
+            add("config", api_path("networking.istio.io", "destination-rule", namespace, name));
+            let mode = target.policy.tls.map(|tls| tls.mode());
+            if matches!(mode, Some(TlsMode::Simple | TlsMode::Mutual)) {
+                add("alpn_override", text("false"));
+            }
+        }
+        match target.subset {
+            Some(subset) => {
+                add("subset", text(&subset.name));
+            }
+            None if self.service.is_external => {
+                add("external", Value { kind: Some(ValueKind::BoolValue(true)) });
+            }
+            None => {}
+        }
+        (!fields.fields.is_empty()).then(|| metadata([("istio", fields)]))
+    }
+}
+
+/// States of endpoints that sessions go on with.
+fn sessions() -> HealthStatusSet {
+    use proto::envoy::config::core::v3::HealthStatus::{Degraded, Draining, Healthy, Unknown};
+    HealthStatusSet { statuses: [Healthy, Draining, Unknown, Degraded].map(Into::into).to_vec() }
 }

@@ -9,54 +9,65 @@ use proto::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
 use proto::istio::networking::v1alpha3::string_match::MatchType;
 use proto::istio::networking::v1alpha3::{HttpMatchRequest, StringMatch};
 
-use crate::scope::Scope;
-use crate::snapshot::virtual_service::MESH_GATEWAY;
+use super::claim;
+use super::rule::Context;
 
 /// Whether a match can come true at this proxy and port: these conditions are
-/// decided here, not by Envoy.
-pub(super) fn applies(matcher: &HttpMatchRequest, scope: Scope<'_>, port: u16) -> bool {
-    let for_mesh = matcher.gateways.is_empty() || matcher.gateways.iter().any(|name| name == MESH_GATEWAY);
-    for_mesh
-        && (matcher.port == 0 || matcher.port == u32::from(port))
-        && config::matches(&matcher.source_labels, scope.labels())
+/// decided here, not by Envoy. One that names gateways does not look at the
+/// source, as in Istio.
+pub(super) fn applies(matcher: &HttpMatchRequest, context: Context<'_>) -> bool {
+    let Context { scope, gateway, port, .. } = context;
+    if matcher.port != 0 && matcher.port != u32::from(port) {
+        return false;
+    }
+    if !matcher.gateways.is_empty() {
+        return matcher.gateways.iter().any(|name| name == gateway);
+    }
+    config::matches(&matcher.source_labels, scope.labels())
         && (matcher.source_namespace.is_empty() || matcher.source_namespace == scope.proxy.namespace)
 }
 
-/// Whether a match excludes no request, so that later routes are never reached.
-pub(super) fn is_everything(matcher: &HttpMatchRequest) -> bool {
-    let any_path = match matcher.uri.as_ref().and_then(|uri| uri.match_type.as_ref()) {
-        None => true,
-        Some(MatchType::Prefix(prefix)) => prefix.is_empty() || prefix == "/",
-        Some(MatchType::Regex(pattern)) => pattern == ".*",
-        Some(MatchType::Exact(_)) => false,
+/// Whether a route excludes no request, so that later ones are never reached.
+pub(in crate::generate) fn is_everything(matcher: &RouteMatch) -> bool {
+    let any_path = match &matcher.path_specifier {
+        Some(PathSpecifier::Prefix(prefix)) => prefix == "/",
+        Some(PathSpecifier::SafeRegex(pattern)) => pattern.regex == ".*",
+        _ => false,
     };
     any_path
         && matcher.headers.is_empty()
-        && matcher.without_headers.is_empty()
-        && matcher.query_params.is_empty()
-        && matcher.method.is_none()
-        && matcher.scheme.is_none()
-        && matcher.authority.is_none()
+        && matcher.query_parameters.is_empty()
+        && matcher.dynamic_metadata.is_empty()
 }
 
 /// Envoy's form of a match.
 pub(super) fn route_match(matcher: Option<&HttpMatchRequest>) -> RouteMatch {
     let Some(matcher) = matcher else { return super::everything() };
-    let mut headers: Vec<HeaderMatcher> =
-        matcher.headers.iter().map(|(name, value)| header(name, value)).collect();
-    headers.extend(matcher.without_headers.iter().map(|(name, value)| without_header(name, value)));
+    let (mut headers, mut claims) = (Vec::new(), Vec::new());
+    for (name, value) in &matcher.headers {
+        match claim::path(name) {
+            Some(path) => claims.push(claim::matcher(&path, pattern(value), false)),
+            None => headers.push(header(name, value)),
+        }
+    }
+    for (name, value) in &matcher.without_headers {
+        match claim::path(name) {
+            Some(path) => claims.push(claim::matcher(&path, pattern(value), true)),
+            None => headers.push(without_header(name, value)),
+        }
+    }
+    headers.sort_by(|a, b| a.name.cmp(&b.name));
     for (name, value) in
         [(":method", &matcher.method), (":authority", &matcher.authority), (":scheme", &matcher.scheme)]
     {
         headers.extend(value.as_ref().map(|value| header(name, value)));
     }
-    // Pseudo headers first, then by name, as Istio sorts them.
-    headers.sort_by(|a, b| a.name.cmp(&b.name));
     RouteMatch {
         case_sensitive: Some(!matcher.ignore_uri_case),
         headers,
         query_parameters: matcher.query_params.iter().map(|(name, value)| query(name, value)).collect(),
         path_specifier: Some(path(matcher.uri.as_ref())),
+        dynamic_metadata: claims,
         ..RouteMatch::default()
     }
 }
@@ -77,14 +88,22 @@ fn path(uri: Option<&StringMatch>) -> PathSpecifier {
 /// A value to compare with; `None` stands for any.
 fn pattern(value: &StringMatch) -> Option<MatchPattern> {
     match value.match_type.as_ref()? {
-        MatchType::Exact(text) => Some(MatchPattern::Exact(text.clone())),
-        MatchType::Prefix(text) => Some(MatchPattern::Prefix(text.clone())),
+        // Not a pattern that Envoy knows, but Istio's way to say "present".
         MatchType::Regex(text) if text == "*" => None,
-        MatchType::Regex(text) => Some(MatchPattern::SafeRegex(regex(text))),
+        _ => exactly(value),
     }
 }
 
-fn string(pattern: MatchPattern) -> StringMatcher {
+/// A value to compare with; `None` where there is none.
+pub(super) fn exactly(value: &StringMatch) -> Option<MatchPattern> {
+    Some(match value.match_type.as_ref()? {
+        MatchType::Exact(text) => MatchPattern::Exact(text.clone()),
+        MatchType::Prefix(text) => MatchPattern::Prefix(text.clone()),
+        MatchType::Regex(text) => MatchPattern::SafeRegex(regex(text)),
+    })
+}
+
+pub(super) fn string(pattern: MatchPattern) -> StringMatcher {
     StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
 }
 

@@ -1,0 +1,370 @@
+use std::sync::Arc;
+
+use config::{Store, yaml};
+use proto::envoy::config::core::v3::{HealthStatus, Locality, Node, address};
+use proto::envoy::config::endpoint::v3::{LbEndpoint, LocalityLbEndpoints, lb_endpoint};
+
+use super::*;
+use crate::scope::View;
+use crate::snapshot::Snapshot;
+use crate::{Proxy, Settings};
+
+/// A STATIC service of three regions; its endpoints say by their address where they are.
+const SPREAD: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: spread, namespace: shop}
+spec:
+  hosts: [spread.example.com]
+  resolution: STATIC
+  location: MESH_INTERNAL
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints:
+  - {address: 10.0.1.1, locality: r1/z1/a, labels: {tier: gold}}
+  - {address: 10.0.1.2, locality: r1/z1/b, weight: 3}
+  - {address: 10.0.1.3, locality: r1/z2}
+  - {address: 10.0.2.1, locality: r2/z1}
+  - {address: 10.0.3.1, locality: r3/z1}
+";
+
+fn rule(policy: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: spread, namespace: shop}}\n\
+         spec: {{host: spread.example.com, trafficPolicy: {policy}}}\n"
+    )
+}
+
+fn snapshot(texts: &[&str], settings: &Settings) -> Snapshot {
+    let contents = yaml::read("mesh.yaml", &texts.join("\n---\n"));
+    assert!(!contents.has_errors(), "{:?}", contents.problems);
+    let mut store = Store::default();
+    for object in contents.objects {
+        store.apply(Arc::new(object));
+    }
+    Snapshot::build(&store, settings)
+}
+
+fn settings(mesh: &str) -> Settings {
+    Settings::new(Arc::new(mesh::MeshConfig::from_yaml(mesh).unwrap()), "Kubernetes")
+}
+
+fn proxy(metadata: &[(&str, &str)]) -> Proxy {
+    let value = |text: &str| prost_types::Value { kind: Some(Value::StringValue(text.to_owned())) };
+    let fields = metadata.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect();
+    let node = Node {
+        id: "sidecar~10.1.1.1~b.default~default.svc.cluster.local".into(),
+        metadata: Some(prost_types::Struct { fields }),
+        locality: Some(Locality { region: "r1".into(), zone: "z1".into(), sub_zone: "a".into() }),
+        ..Node::default()
+    };
+    Proxy::from_node(&node).unwrap()
+}
+
+fn assigned(snapshot: &Snapshot, proxy: &Proxy, cluster: &str) -> Vec<LocalityLbEndpoints> {
+    let view = View::new(snapshot, proxy);
+    assignment(Scope::new(snapshot, proxy, &view), cluster).endpoints
+}
+
+fn address(endpoint: &LbEndpoint) -> String {
+    let Some(lb_endpoint::HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else { panic!() };
+    match endpoint.address.as_ref().and_then(|address| address.address.as_ref()) {
+        Some(address::Address::SocketAddress(socket)) => socket.address.clone(),
+        Some(address::Address::Pipe(pipe)) => pipe.path.clone(),
+        _ => panic!("{endpoint:?}"),
+    }
+}
+
+/// Priority, weight and addresses of each group.
+fn brief(groups: &[LocalityLbEndpoints]) -> Vec<(u32, Option<u32>, Vec<String>)> {
+    let mut all: Vec<_> = groups
+        .iter()
+        .map(|group| {
+            let addresses = group.lb_endpoints.iter().map(address).collect();
+            (group.priority, group.load_balancing_weight, addresses)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+fn spread(mesh: &str, texts: &[&str]) -> Vec<(u32, Option<u32>, Vec<String>)> {
+    let mut all = vec![SPREAD];
+    all.extend(texts);
+    let snapshot = snapshot(&all, &settings(mesh));
+    brief(&assigned(&snapshot, &proxy(&[]), "outbound|80||spread.example.com"))
+}
+
+fn group(priority: u32, weight: u32, addresses: &[&str]) -> (u32, Option<u32>, Vec<String>) {
+    (priority, Some(weight), addresses.iter().map(|&text| text.to_owned()).collect())
+}
+
+#[test]
+fn without_outlier_detection_there_is_one_priority() {
+    let all = spread("", &[]);
+    assert_eq!(all.len(), 5);
+    assert!(all.iter().all(|(priority, ..)| *priority == 0), "{all:?}");
+    assert!(all.contains(&group(0, 3, &["10.0.1.2"])));
+}
+
+#[test]
+fn the_nearest_come_first_and_priorities_have_no_gaps() {
+    let outlier = rule("{outlierDetection: {interval: 1s}}");
+    let want = [
+        group(0, 1, &["10.0.1.1"]),
+        group(1, 3, &["10.0.1.2"]),
+        group(2, 1, &["10.0.1.3"]),
+        group(3, 1, &["10.0.2.1"]),
+        group(3, 1, &["10.0.3.1"]),
+    ];
+    assert_eq!(spread("", &[&outlier]), want);
+    let off = rule("{outlierDetection: {}, loadBalancer: {localityLbSetting: {enabled: false}}}");
+    assert!(spread("", &[&off]).iter().all(|(priority, ..)| *priority == 0));
+    assert!(
+        spread("localityLbSetting: {enabled: false}", &[&outlier])
+            .iter()
+            .all(|(priority, ..)| *priority == 0)
+    );
+}
+
+#[test]
+fn a_region_to_fail_over_to_comes_before_others() {
+    let text = "{outlierDetection: {}, loadBalancer: {localityLbSetting: {failover: [{from: r1, to: r3}]}}}";
+    let all = spread("", &[&rule(text)]);
+    assert_eq!(&all[3..], [group(3, 1, &["10.0.3.1"]), group(4, 1, &["10.0.2.1"])]);
+}
+
+#[test]
+fn labels_rank_endpoints_before_places_do() {
+    let by = |keys: &str, failover: &str| {
+        let setting = format!("{{failoverPriority: [{keys}], failover: [{failover}]}}");
+        spread(
+            "",
+            &[&rule(&format!("{{outlierDetection: {{}}, loadBalancer: {{localityLbSetting: {setting}}}}}"))],
+        )
+    };
+    let all = by("'tier=gold', topology.kubernetes.io/region", "");
+    let want = [
+        group(0, 1, &["10.0.1.1"]),
+        group(1, 1, &["10.0.1.3"]),
+        group(1, 1, &["10.0.2.1"]),
+        group(1, 1, &["10.0.3.1"]),
+        group(1, 3, &["10.0.1.2"]),
+    ];
+    assert_eq!(all, want);
+    let all = by("'tier=gold'", "{from: r1, to: r3}");
+    let want = [
+        group(0, 1, &["10.0.1.1"]),
+        group(1, 3, &["10.0.1.2"]),
+        group(2, 1, &["10.0.1.3"]),
+        group(3, 1, &["10.0.3.1"]),
+        group(4, 1, &["10.0.2.1"]),
+    ];
+    assert_eq!(all, want);
+}
+
+#[test]
+fn shares_are_divided_by_weight_within_a_place_and_others_get_nothing() {
+    let text = "{loadBalancer: {localityLbSetting: {distribute: [
+      {from: r9, to: {r9: 100}},
+      {from: 'r1/*', to: {'r1/z1/*': 80, 'r2': 20}}]}}}";
+    let all = spread("", &[&rule(text)]);
+    let want = [
+        (0, Some(1), vec![]),
+        (0, Some(1), vec![]),
+        group(0, 20, &["10.0.1.1"]),
+        group(0, 20, &["10.0.2.1"]),
+        group(0, 60, &["10.0.1.2"]),
+    ];
+    assert_eq!(all, want);
+    let elsewhere = rule("{loadBalancer: {localityLbSetting: {distribute: [{from: r9, to: {r9: 100}}]}}}");
+    assert_eq!(spread("", &[&elsewhere]), spread("", &[]));
+}
+
+#[test]
+fn zones_of_the_own_region_share_a_priority_where_envoy_weighs_them() {
+    let of = |setting: &str| {
+        let all = spread("", &[&rule(&format!("{{loadBalancer: {{zoneAwareLbSetting: {setting}}}}}"))]);
+        all.into_iter().map(|(priority, _, addresses)| (priority, addresses[0].clone())).collect::<Vec<_>>()
+    };
+    let pair = |priority, text: &str| (priority, text.to_owned());
+    let near = [pair(0, "10.0.1.1"), pair(0, "10.0.1.3"), pair(0, "10.0.1.2")];
+    let far = [pair(1, "10.0.2.1"), pair(1, "10.0.3.1")];
+    assert_eq!(of("{enabled: true}"), [&near[..], &far[..]].concat());
+    let far = [pair(1, "10.0.3.1"), pair(2, "10.0.2.1")];
+    assert_eq!(of("{failover: [{from: r1, to: r3}]}"), [&near[..], &far[..]].concat());
+    assert!(of("{enabled: false}").iter().all(|(priority, _)| *priority == 0));
+}
+
+const NODES: &str = "
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {topology.kubernetes.io/region: r1, topology.kubernetes.io/zone: z1}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a, namespace: shop, labels: {app: web, security.istio.io/tlsMode: istio}}
+spec: {nodeName: n1}
+status: {podIP: 10.2.0.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: b, namespace: shop, labels: {app: web}}
+spec: {nodeName: n2}
+status: {podIP: 10.2.0.2}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints:
+- {addresses: [10.2.0.1], targetRef: {kind: Pod, name: a, namespace: shop}}
+- {addresses: [10.2.0.2], targetRef: {kind: Pod, name: b, namespace: shop}}
+- {addresses: [10.2.0.3], targetRef: {kind: Pod, name: gone, namespace: shop}}
+- {addresses: [10.2.0.4], conditions: {ready: false, terminating: false}}
+- {addresses: [10.2.0.5], conditions: {ready: false, terminating: true}}
+ports: [{name: http, port: 8080}]
+";
+
+fn web(extra: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\n\
+         spec: {{clusterIP: 10.0.0.1, selector: {{app: web}}, ports: [{{name: http, port: 80}}]{extra}}}\n"
+    )
+}
+
+fn of_web(settings: &Settings, texts: &[&str], metadata: &[(&str, &str)]) -> Vec<LocalityLbEndpoints> {
+    let mut all = vec![NODES];
+    all.extend(texts);
+    let snapshot = snapshot(&all, settings);
+    assigned(&snapshot, &proxy(metadata), "outbound|80||web.shop.svc.cluster.local")
+}
+
+#[test]
+fn what_is_not_ready_is_sent_as_such_and_what_ends_is_not() {
+    let health = |groups: &[LocalityLbEndpoints]| {
+        let all = groups.iter().flat_map(|group| &group.lb_endpoints);
+        let mut all: Vec<_> = all.map(|endpoint| (address(endpoint), endpoint.health_status())).collect();
+        all.sort();
+        all
+    };
+    let own = |ip: &str| (ip.to_owned(), HealthStatus::Healthy);
+    let ready = [own("10.2.0.1"), own("10.2.0.2")];
+    let unready = ("10.2.0.4".to_owned(), HealthStatus::Unhealthy);
+    let mut settings = settings("");
+    let all = health(&of_web(&settings, &[&web("")], &[]));
+    assert_eq!(all, [&ready[..], std::slice::from_ref(&unready)].concat());
+    let panics = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web, namespace: shop}\n\
+                  spec: {host: web, trafficPolicy: {outlierDetection: {minHealthPercent: 10}}}\n";
+    assert_eq!(health(&of_web(&settings, &[&web(""), panics], &[])), ready);
+    settings.features.send_unhealthy_endpoints = true;
+    assert_eq!(health(&of_web(&settings, &[&web(""), panics], &[])).len(), 3);
+    settings.features.send_unhealthy_endpoints = false;
+    settings.features.auto_send_unhealthy_endpoints = false;
+    assert_eq!(health(&of_web(&settings, &[&web("")], &[])), ready);
+    let near = web(", trafficDistribution: PreferClose");
+    assert_eq!(health(&of_web(&settings, &[&near], &[])).len(), 3);
+}
+
+#[test]
+fn a_node_local_service_has_the_endpoints_of_the_own_node() {
+    let local = web(", internalTrafficPolicy: Local");
+    let at = |node: &str| {
+        let groups = of_web(&settings(""), &[&local], &[("NODE_NAME", node)]);
+        brief(&groups).into_iter().flat_map(|(.., addresses)| addresses).collect::<Vec<_>>()
+    };
+    assert_eq!(at("n2"), ["10.2.0.2"]);
+    assert!(at("n3").is_empty());
+}
+
+#[test]
+fn a_service_prefers_the_own_node_or_zone_without_outlier_detection() {
+    let rank = |extra: &str, node: &str| {
+        let groups = of_web(&settings(""), &[&web(extra)], &[("NODE_NAME", node)]);
+        let mut all: Vec<_> = groups
+            .iter()
+            .flat_map(|group| group.lb_endpoints.iter().map(|endpoint| (address(endpoint), group.priority)))
+            .collect();
+        all.sort();
+        all.into_iter().map(|(_, priority)| priority).collect::<Vec<_>>()
+    };
+    assert_eq!(rank(", trafficDistribution: PreferClose", "n1"), [0, 1, 1]);
+    assert_eq!(rank(", trafficDistribution: PreferSameNode", "n2"), [0, 1, 1]);
+    assert_eq!(rank("", "n1"), [0, 0, 0]);
+}
+
+#[test]
+fn endpoints_of_other_networks_are_reached_by_their_gateways() {
+    let mut settings = settings("");
+    settings.networks = Arc::new(
+        mesh::MeshNetworks::from_yaml(
+            "networks: {n1: {endpoints: [{fromCidr: 10.2.0.2/32}]},
+              n2: {endpoints: [{fromCidr: 10.2.0.0/16}], gateways: [{address: 198.51.100.1, port: 15443},
+                {address: 198.51.100.2, port: 15443}, {address: '2001:db8::1', port: 15443}]}}",
+        )
+        .unwrap(),
+    );
+    let addresses = |network: &str| {
+        let groups = of_web(&settings, &[&web("")], &[("NETWORK", network)]);
+        let mut all: Vec<_> = groups.iter().flat_map(|group| &group.lb_endpoints).collect();
+        all.sort_by_key(|endpoint| address(endpoint));
+        all.into_iter()
+            .map(|endpoint| (address(endpoint), endpoint.load_balancing_weight.unwrap_or_default()))
+            .collect::<Vec<_>>()
+    };
+    let pair = |text: &str, weight| (text.to_owned(), weight);
+    // Only the one with a sidecar can be reached; its weight of 3 is shared by two.
+    let want = [pair("10.2.0.2", 3), pair("198.51.100.1", 1), pair("198.51.100.2", 1)];
+    assert_eq!(addresses("n1"), want);
+    // An endpoint of a network without gateways is reached directly.
+    assert_eq!(addresses("n2"), [pair("10.2.0.1", 3), pair("10.2.0.2", 3), pair("10.2.0.4", 3)]);
+    // A proxy of an unknown network goes through the gateways, too.
+    assert_eq!(addresses(""), want);
+}
+
+#[test]
+fn clusters_by_server_name_have_servers_with_mutual_tls_only() {
+    let snapshot = snapshot(&[NODES, &web("")], &settings(""));
+    let groups = assigned(&snapshot, &proxy(&[]), "outbound_.80_._.web.shop.svc.cluster.local");
+    let all: Vec<String> = groups.iter().flat_map(|group| &group.lb_endpoints).map(address).collect();
+    assert_eq!(all, ["10.2.0.1"]);
+}
+
+#[test]
+fn a_cluster_that_does_not_exist_has_an_empty_assignment() {
+    let snapshot = snapshot(&[NODES, &web("")], &settings(""));
+    for name in [
+        "outbound|81||web.shop.svc.cluster.local",
+        "outbound|80|v1|web.shop.svc.cluster.local",
+        "x",
+        "outbound_.80",
+    ] {
+        assert!(assigned(&snapshot, &proxy(&[]), name).is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_rule_that_sets_tls_decides_on_the_mark() {
+    let marked = |policy: &str| {
+        let rule = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: web, namespace: shop}}\n\
+             spec: {{host: web, trafficPolicy: {policy}}}\n"
+        );
+        let groups = of_web(&settings(""), &[&web(""), &rule], &[]);
+        let all = groups.iter().flat_map(|group| &group.lb_endpoints);
+        all.filter(|endpoint| {
+            let metadata = endpoint.metadata.as_ref().unwrap();
+            metadata.filter_metadata.contains_key("envoy.transport_socket_match")
+        })
+        .map(address)
+        .collect::<Vec<_>>()
+    };
+    assert_eq!(marked("{connectionPool: {tcp: {maxConnections: 5}}}"), ["10.2.0.1"]);
+    assert_eq!(marked("{tls: {mode: ISTIO_MUTUAL}}"), ["10.2.0.1"]);
+    assert!(marked("{tls: {mode: DISABLE}}").is_empty());
+    assert_eq!(
+        marked(
+            "{tls: {mode: DISABLE}, portLevelSettings: [{port: {number: 80}, tls: {mode: ISTIO_MUTUAL}}]}"
+        ),
+        ["10.2.0.1"]
+    );
+}

@@ -1,0 +1,213 @@
+//! Key sets of token issuers: fetched from the URIs that RequestAuthentications
+//! name, and again from time to time. Each URI has a task of its own, so that
+//! one issuer that fails holds up no other; what was good stays.
+
+mod client;
+mod guard;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::Store;
+use runtime::backoff::Backoff;
+use runtime::tasks::Tasks;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::metrics::Metrics;
+
+pub use client::Error;
+pub use guard::{Guard, Network};
+
+/// Waits after failures, shortest and longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Longest time for one answer, whatever a rule says.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+/// Keys that could not be fetched again for so long are not trusted any more.
+const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How keys are fetched.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which keys are fetched here.
+    pub fetch: pilot::KeyFetch,
+    /// Time after which keys are fetched again.
+    pub refresh: Duration,
+    /// Addresses that are not asked.
+    pub guard: Guard,
+    /// Whether the servers' certificates are not verified.
+    pub insecure: bool,
+}
+
+/// Key sets as JSON, by the URI that [`pilot::snapshot::jwt::key_uri`] says.
+pub type Sets = Arc<BTreeMap<String, String>>;
+
+/// The keys of all issuers that the objects in force name.
+#[derive(Debug)]
+pub struct Keys {
+    fetchers: BTreeMap<String, Fetcher>,
+    /// Fetchers that were started so far.
+    started: u64,
+    sets: Sets,
+    results: mpsc::Receiver<Found>,
+    shared: Shared,
+}
+
+/// What every fetcher has.
+#[derive(Clone, Debug)]
+struct Shared {
+    tasks: Tasks,
+    settings: Arc<Settings>,
+    metrics: Arc<Metrics>,
+    tell: mpsc::Sender<Found>,
+}
+
+/// The task of one URI.
+#[derive(Debug)]
+struct Fetcher {
+    timeout: Duration,
+    serial: u64,
+    /// Whether it has tried once.
+    has_tried: bool,
+    task: JoinHandle<Option<()>>,
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a fetcher has found: keys, none to be trusted any more, or nothing new.
+#[derive(Debug)]
+struct Found {
+    uri: String,
+    serial: u64,
+    keys: Option<Option<String>>,
+}
+
+impl Keys {
+    /// Nobody's keys yet; fetchers run as `tasks`.
+    #[must_use]
+    pub fn new(settings: Settings, metrics: Arc<Metrics>, tasks: Tasks) -> Self {
+        let (tell, results) = mpsc::channel(64);
+        let shared = Shared { tasks, settings: Arc::new(settings), metrics, tell };
+        Self { fetchers: BTreeMap::new(), started: 0, sets: Sets::default(), results, shared }
+    }
+
+    /// The sets that are known.
+    #[must_use]
+    pub fn sets(&self) -> Sets {
+        self.sets.clone()
+    }
+
+    /// Follows the URIs that the objects name, and no others. Sets that nobody
+    /// wants any more are forgotten, which changes nothing for any proxy.
+    pub fn follow(&mut self, store: &Store) {
+        let wanted = pilot::snapshot::jwt::key_uris(store, self.shared.settings.fetch);
+        self.fetchers.retain(|uri, fetcher| wanted.get(uri) == Some(&fetcher.timeout));
+        if self.sets.keys().any(|uri| !wanted.contains_key(uri)) {
+            Arc::make_mut(&mut self.sets).retain(|uri, _| wanted.contains_key(uri));
+        }
+        for (uri, timeout) in wanted {
+            if self.fetchers.contains_key(&uri) {
+                continue;
+            }
+            self.started += 1;
+            let serial = self.started;
+            let fetch = fetch(self.shared.clone(), uri.clone(), timeout.min(MAX_TIMEOUT), serial);
+            let task = self.shared.tasks.spawn("keys of an issuer", fetch);
+            self.fetchers.insert(uri, Fetcher { timeout, serial, has_tried: false, task });
+        }
+    }
+
+    /// Waits until a set has changed.
+    pub async fn changed(&mut self) {
+        loop {
+            // The channel never ends: we hold a sender.
+            let Some(found) = self.results.recv().await else { return std::future::pending().await };
+            if self.take(found) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until each issuer has been asked once, but not longer than `limit`.
+    pub async fn settle(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.fetchers.values().any(|fetcher| !fetcher.has_tried) {
+            let Ok(Some(found)) = tokio::time::timeout_at(deadline, self.results.recv()).await else {
+                return;
+            };
+            self.take(found);
+        }
+    }
+
+    /// Whether a set has changed.
+    fn take(&mut self, found: Found) -> bool {
+        // The task of a rule that is no more may have told something in its last moment.
+        let Some(fetcher) = self.fetchers.get_mut(&found.uri) else { return false };
+        if fetcher.serial != found.serial {
+            return false;
+        }
+        fetcher.has_tried = true;
+        let Some(keys) = found.keys else { return false };
+        if self.sets.get(&found.uri) == keys.as_ref() {
+            return false;
+        }
+        let sets = Arc::make_mut(&mut self.sets);
+        match keys {
+            Some(keys) => sets.insert(found.uri, keys),
+            None => sets.remove(&found.uri),
+        };
+        true
+    }
+}
+
+/// Fetches for ever.
+async fn fetch(shared: Shared, uri: String, timeout: Duration, serial: u64) {
+    let Shared { settings, metrics, tell, tasks } = shared;
+    let client = client::Client { guard: settings.guard.clone(), insecure: settings.insecure, tasks };
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let mut fetched: Option<Instant> = None;
+    let mut is_failing = false;
+    loop {
+        let result = client.keys(&uri, timeout).await;
+        metrics.fetched_keys(result.is_ok());
+        let (keys, wait) = match result {
+            Ok(keys) => {
+                if is_failing || fetched.is_none() {
+                    info!(target: "jwks", uri = client::shown(&uri), "keys fetched");
+                }
+                is_failing = false;
+                fetched = Some(Instant::now());
+                backoff.reset();
+                (Some(Some(keys)), settings.refresh)
+            }
+            Err(error) => {
+                if !is_failing {
+                    let tokens =
+                        if fetched.is_some() { "the last keys stay" } else { "every token is refused" };
+                    warn!(target: "jwks", uri = client::shown(&uri), %error, "keys cannot be fetched: {tokens}");
+                }
+                is_failing = true;
+                let is_old = fetched.is_some_and(|at| at.elapsed() > MAX_AGE);
+                if is_old {
+                    fetched = None;
+                    warn!(target: "jwks", uri = client::shown(&uri), "the last keys are too old: every token is refused");
+                }
+                (is_old.then_some(None), backoff.next_wait())
+            }
+        };
+        if tell.send(Found { uri: uri.clone(), serial, keys }).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
