@@ -1,6 +1,7 @@
 //! The gRPC face of xDS: `AggregatedDiscoveryService`, both variants.
 
 mod body;
+mod requests;
 mod service;
 
 use std::net::SocketAddr;
@@ -8,14 +9,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use http::{Extensions, HeaderMap};
+use prost::Message;
 use runtime::tasks::Tasks;
 use tokio::sync::mpsc;
+use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Status, Streaming};
 use tracing::warn;
 use xds::Variant;
 
 use self::body::Responses;
+use self::requests::Requests;
 use crate::auth::{Caller, Chain, Credentials};
 use crate::listener::Peer;
 use crate::push::connection::{self, Hub, Incoming, OUTBOX};
@@ -62,16 +65,16 @@ impl Service {
     }
 
     /// Serves one stream by a task of its own.
-    fn start<T: Send + 'static>(
+    fn start<T: Message + Default + 'static>(
         &self,
         (caller, peer): From,
         variant: Variant,
-        requests: Streaming<T>,
+        requests: Requests<T>,
         read: fn(T) -> Incoming,
     ) -> Responses {
         let (outbox, answers) = mpsc::channel(OUTBOX);
         let hub = self.hub.clone();
-        let requests = requests.map(move |request| request.map(read).map_err(too_large));
+        let requests = requests.map(move |request| request.map(read));
         let last_word = outbox.clone();
         self.tasks.spawn("ads stream", async move {
             if let Err(status) = connection::serve(hub, caller, peer, variant, requests, outbox).await {
@@ -81,17 +84,4 @@ impl Service {
         });
         Responses::new(variant, answers)
     }
-}
-
-/// A request above [`MAX_REQUEST`] comes as tonic's `OUT_OF_RANGE` with two
-/// numbers in it; gRPC's own code and a way out are of more use.
-fn too_large(status: Status) -> Status {
-    if status.code() != Code::OutOfRange {
-        return status;
-    }
-    Status::resource_exhausted(format!(
-        "a discovery request is larger than {MAX_REQUEST} bytes ({}): subscribe to fewer names at once, \
-         or let a Sidecar object limit what the proxy sees",
-        status.message()
-    ))
 }

@@ -158,6 +158,8 @@ impl Pages {
         let objects: Vec<Value> = world
             .store
             .objects()
+            // Names of Secrets are not for everybody, and this page is.
+            .filter(|object| object.key.kind != config::Kind::Secret)
             .map(|object| {
                 json!({
                     "kind": object.key.kind.as_str(),

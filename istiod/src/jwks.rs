@@ -20,7 +20,8 @@ use tracing::{info, warn};
 use crate::metrics::Metrics;
 
 pub use client::Error;
-pub use guard::{Guard, Network};
+pub use guard::Guard;
+pub use runtime::address::Network;
 
 /// Waits after failures, shortest and longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

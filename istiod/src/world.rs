@@ -114,10 +114,12 @@ pub async fn run(
                 debounce.changed();
             }
             Some(wish) = wishes.recv() => match wish {
-                Wish::Push => {
+                // Before the first update there is nothing to push.
+                Wish::Push if builder.serial() > 0 => {
                     builder.force();
                     to.publish(&mut builder);
                 }
+                Wish::Push => {}
             },
             waited = debounce.due() => {
                 to.metrics.debounced(waited);
@@ -143,7 +145,7 @@ impl Publisher {
     /// Publishes the same configuration with other positions, which concerns
     /// debug pages and messages, and no proxy: nobody is woken.
     fn replace(&self, builder: &mut Builder) {
-        let world = builder.repositioned();
+        let Some(world) = work::blocking(|| builder.repositioned()) else { return };
         self.world.send_if_modified(|now| {
             *now = world;
             false

@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pki", &["names"]),
     ("xds", &["names", "proto"]),
     ("mesh", &["names", "proto"]),
-    ("config", &["names", "proto", "mesh"]),
+    ("config", &["names", "proto", "mesh", "pki"]),
     ("pilot", &["names", "proto", "mesh", "config", "xds"]),
     ("source", &["names", "config", "runtime"]),
     ("init", &["names", "runtime"]),

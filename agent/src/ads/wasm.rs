@@ -26,8 +26,8 @@ use tracing::{debug, error};
 use crate::metrics::Metrics;
 use crate::metrics::wasm::Converted;
 use cache::Cache;
-pub use guard::Network;
 use plugin::Plugin;
+pub use runtime::address::Network;
 
 /// How modules are fetched and kept.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! What was generated, for all proxies that get the same.
 //!
-//! A list is generated once for each [`Class`] and stays right until the
+//! A list is generated once for each class of proxies and stays right until the
 //! [`Stamps`] say that something it depends on has changed. A list that comes
 //! out as before is the same list, so that who has it compares one pointer.
 

@@ -11,6 +11,7 @@ use proto::istio::networking::v1alpha3::{
     DestinationRule, EnvoyFilter, Gateway, LocalityLoadBalancerSetting, Sidecar, TrafficPolicy,
     VirtualService,
 };
+use proto::istio::security::v1beta1::{AuthorizationPolicy, RequestAuthentication};
 use proto::istio::telemetry::v1alpha1::Telemetry;
 
 use crate::proxy::{Interception, Proxy, ProxyKind};
@@ -42,7 +43,8 @@ pub(crate) struct Class {
     domain: String,
     cluster_id: String,
     mesh_id: String,
-    network: String,
+    /// As its address and its pod have it, and as it says itself.
+    network: [String; 2],
     istio_version: String,
     interception: u8,
     locality: [String; 3],
@@ -108,6 +110,7 @@ const PLACE_LABELS: &[&str] = &[
     "topology.kubernetes.io/zone",
     "kubernetes.io/hostname",
     "security.istio.io/tlsMode",
+    "gateway.networking.k8s.io/gateway-name",
 ];
 
 /// By what the objects of a snapshot tell proxies apart.
@@ -142,6 +145,12 @@ impl Traits {
         }
         for (_, telemetry) in store.all::<Telemetry>() {
             traits.selector(telemetry.selector.as_ref());
+        }
+        for (_, policy) in store.all::<AuthorizationPolicy>() {
+            traits.selector(policy.selector.as_ref());
+        }
+        for (_, policy) in store.all::<RequestAuthentication>() {
+            traits.selector(policy.selector.as_ref());
         }
         for (_, plugin) in store.all::<WasmPlugin>() {
             traits.selector(plugin.selector.as_ref());
@@ -224,7 +233,7 @@ impl Class {
             domain: proxy.id.domain.clone(),
             cluster_id: proxy.cluster_id.clone(),
             mesh_id: proxy.mesh_id.clone(),
-            network: network(snapshot, proxy),
+            network: [network(snapshot, proxy), proxy.network.clone()],
             istio_version: proxy.istio_version.clone(),
             interception: match proxy.interception {
                 Interception::Redirect => 0,

@@ -112,6 +112,11 @@ pub(crate) fn of_view(
     }
 }
 
+/// Whether a proxy has a cluster of that name whose endpoints come by EDS.
+pub(crate) fn has_endpoints(snapshot: &Snapshot, proxy: &Proxy, view: &View, cluster: &str) -> bool {
+    endpoint::exists(Scope::new(snapshot, proxy, view), cluster)
+}
+
 fn endpoints(scope: Scope<'_>, wanted: &Wanted) -> Vec<Resource> {
     match wanted {
         Wanted::All => Vec::new(),

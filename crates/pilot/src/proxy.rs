@@ -17,6 +17,9 @@ pub enum Error {
     Id(#[from] names::node::Error),
 }
 
+/// Further addresses of a proxy that count; a pod has one of each family for each network.
+const MAX_ADDRESSES: usize = 16;
+
 /// How connections come to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interception {
@@ -115,7 +118,8 @@ impl Proxy {
             _ => BTreeMap::new(),
         };
         let mut ips = vec![id.ip];
-        for ip in text("INSTANCE_IPS").split(',').filter_map(|ip| ip.trim().parse().ok()) {
+        for ip in text("INSTANCE_IPS").split(',').filter_map(|ip| ip.trim().parse().ok()).take(MAX_ADDRESSES)
+        {
             if !ips.contains(&ip) {
                 ips.push(ip);
             }

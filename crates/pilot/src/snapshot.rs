@@ -5,7 +5,7 @@
 pub(crate) mod attach;
 pub mod authn;
 pub mod authz;
-mod basis;
+pub(crate) mod basis;
 pub mod destination_rule;
 pub mod directory;
 pub mod endpoint;

@@ -1,6 +1,7 @@
 //! What every program of the mesh needs to run: logs, named tasks, retries, a
-//! small HTTP server, file watching. Nothing here knows a word of the mesh.
+//! small HTTP server, file watching, addresses that are asked with care. Nothing here knows a word of the mesh.
 
+pub mod address;
 #[cfg(feature = "async")]
 pub mod backoff;
 #[cfg(feature = "async")]

@@ -13,14 +13,14 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_server::SERVICE_NAME;
 use proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::server::NamedService;
-use tonic::{Status, Streaming};
-use tonic_prost::ProstDecoder;
 use xds::{Variant, wire};
 
-use super::{MAX_REQUEST, Service};
+use super::Service;
+use super::requests::Requests;
 use crate::push::connection::Incoming;
 
 const ENCODING: &str = "grpc-encoding";
@@ -55,19 +55,16 @@ impl Service {
         check_encoding(request.headers())?;
         let (parts, body) = request.into_parts();
         let caller = self.caller(&parts.headers, &parts.extensions).await?;
-        let limit = Some(MAX_REQUEST);
         let body = match variant {
             Variant::Sotw => {
-                let decoder = ProstDecoder::<DiscoveryRequest>::default();
-                let requests = Streaming::new_request(decoder, body, None, limit);
+                let requests = Requests::<DiscoveryRequest>::new(body);
                 self.start(caller, variant, requests, |mut request| Incoming {
                     node: request.node.take(),
                     request: wire::from_sotw(request),
                 })
             }
             Variant::Delta => {
-                let decoder = ProstDecoder::<DeltaDiscoveryRequest>::default();
-                let requests = Streaming::new_request(decoder, body, None, limit);
+                let requests = Requests::<DeltaDiscoveryRequest>::new(body);
                 self.start(caller, variant, requests, |mut request| Incoming {
                     node: request.node.take(),
                     request: wire::from_delta(request),

@@ -91,6 +91,7 @@ fn of_endpoint(port: &str, endpoint: &Endpoint) -> Value {
         Health::Unknown | Health::Healthy => 1,
         Health::Unhealthy => 2,
         Health::Draining => 3,
+        Health::Terminating => 4,
     };
     let locality = &endpoint.locality;
     let label = [&locality.region, &locality.zone, &locality.sub_zone].map(String::as_str).join("/");

@@ -134,7 +134,7 @@ impl Client {
     }
 
     async fn get(&self, uri: &str) -> Result<String, Error> {
-        let mut uri: Uri = uri.parse().map_err(|_| Error::Uri(uri.to_owned()))?;
+        let mut uri: Uri = uri.parse().map_err(|_| Error::Uri(shown(uri)))?;
         for _ in 0..=REDIRECTS {
             let response = self.exchange(&uri).await?;
             let status = response.status();
@@ -156,7 +156,7 @@ impl Client {
         let stream = self.open(uri).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         drop(self.tasks.spawn("keys connection", connection));
-        let bad = || Error::Uri(uri.to_string());
+        let bad = || Error::Uri(shown(&uri.to_string()));
         let mut request = Request::new(Empty::<Bytes>::new());
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().map_err(|_| bad())?;
@@ -172,7 +172,7 @@ impl Client {
         let is_tls = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => true,
             Some(scheme) if *scheme == Scheme::HTTP => false,
-            _ => return Err(Error::Uri(uri.to_string())),
+            _ => return Err(Error::Uri(shown(&uri.to_string()))),
         };
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
@@ -180,7 +180,7 @@ impl Client {
         if !is_tls {
             return Ok(Box::new(stream));
         }
-        let name = ServerName::try_from(host.clone()).map_err(|_| Error::Uri(uri.to_string()))?;
+        let name = ServerName::try_from(host.clone()).map_err(|_| Error::Uri(shown(&uri.to_string())))?;
         let connector = TlsConnector::from(Arc::new(self.tls()?));
         let stream = connector.connect(name, stream).await;
         Ok(Box::new(stream.map_err(|source| Error::Connect { host, source })?))

@@ -137,10 +137,14 @@ impl Builder {
         Some(world)
     }
 
-    /// The last world, with its objects where they stand now.
-    pub fn repositioned(&mut self) -> Arc<World> {
-        let Some(last) = &self.last else { return Arc::new(self.empty()) };
-        // What is changed, too, comes with the next world.
+    /// The last world, with its objects where they stand now. `None` while
+    /// something else has changed: what is pending must be told, and the next
+    /// world brings the positions, too.
+    pub fn repositioned(&mut self) -> Option<Arc<World>> {
+        if self.all || self.forced || !self.touched.is_empty() {
+            return None;
+        }
+        let last = self.last.as_ref()?;
         let world = Arc::new(World {
             serial: last.serial,
             version: last.version.clone(),
@@ -151,7 +155,7 @@ impl Builder {
             forced: last.forced,
         });
         self.last = Some(world.clone());
-        world
+        Some(world)
     }
 
     fn world(&self, serial: u64, snapshot: Snapshot, stamps: Stamps) -> World {

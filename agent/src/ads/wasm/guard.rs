@@ -6,70 +6,16 @@
 //! is connected to. Private networks are fine: modules are often served from
 //! within the cluster.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
+use std::net::IpAddr;
 
-/// A network, written `ADDRESS/BITS`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl FromStr for Network {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (address, bits) = text.split_once('/').ok_or(())?;
-        let address: IpAddr = address.parse().map_err(drop)?;
-        let bits = bits.parse().map_err(drop)?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        if bits > most { Err(()) } else { Ok(Self { address, bits }) }
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
-}
-
-impl Network {
-    fn contains(self, ip: IpAddr) -> bool {
-        // Aligned left, so that both families shift alike.
-        let left = |ip: IpAddr| match ip {
-            IpAddr::V4(ip) => u128::from(u32::from(ip)) << 96,
-            IpAddr::V6(ip) => u128::from(ip),
-        };
-        let shift = 128 - u32::from(self.bits);
-        self.address.is_ipv4() == ip.is_ipv4()
-            && left(self.address).checked_shr(shift) == left(ip).checked_shr(shift)
-    }
-}
-
-/// Metadata servers of clouds outside the link-local networks: Alibaba's,
-/// Azure's, Oracle's, Google's over IPv6, and Amazon's IPv6 network of such services.
-const METADATA: [Network; 5] = [
-    Network { address: IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), bits: 32 },
-    Network { address: IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)), bits: 32 },
-    Network { address: IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)), bits: 32 },
-    Network { address: IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), bits: 128 },
-    Network { address: IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0)), bits: 32 },
-];
-/// IPv4 addresses as NAT64 writes them.
-const NAT64: Network =
-    Network { address: IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0)), bits: 96 };
+use runtime::address::{self, Network, Special, is_local, plain};
 
 /// Why an address is not connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
-    /// Only neighbours have such addresses.
-    #[error("{0} is a link-local address, as metadata servers have")]
-    LinkLocal(IpAddr),
-    /// A metadata server of a cloud.
-    #[error("{0} is a metadata server")]
-    Metadata(IpAddr),
+    /// Nobody may lead there.
+    #[error(transparent)]
+    Special(#[from] Special),
     /// In a network that was named.
     #[error("{0} is in {1} of BLOCKED_CIDRS_IN_WASM_FETCH")]
     Blocked(IpAddr, Network),
@@ -92,21 +38,14 @@ impl Guard {
     /// # Errors
     /// Why not.
     pub(super) fn check(&self, ip: IpAddr, from: Option<IpAddr>) -> Result<(), Refused> {
+        if let Some(special) = address::special(ip) {
+            return Err(special.into());
+        }
         let plain = plain(ip);
-        let is_link_local = match plain {
-            IpAddr::V4(v4) => v4.is_link_local() || v4.octets()[..3] == [224, 0, 0],
-            IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.segments()[0] & 0xff0f == 0xff02,
-        };
-        if is_link_local {
-            return Err(Refused::LinkLocal(ip));
-        }
-        if METADATA.iter().any(|network| network.contains(plain)) {
-            return Err(Refused::Metadata(ip));
-        }
         if let Some(network) = self.blocked.iter().find(|network| network.contains(plain)) {
             return Err(Refused::Blocked(ip, *network));
         }
-        if is_local(plain) && from.is_some_and(|from| !is_local(from)) {
+        if is_local(ip) && from.is_some_and(|from| !is_local(from)) {
             return Err(Refused::Loopback(ip));
         }
         Ok(())
@@ -121,22 +60,6 @@ pub(super) fn is_private(ip: IpAddr) -> bool {
             IpAddr::V4(v4) => v4.is_private(),
             IpAddr::V6(v6) => v6.is_unique_local(),
         }
-}
-
-/// The unspecified address leads to this machine, too.
-fn is_local(ip: IpAddr) -> bool {
-    ip.is_loopback() || ip.is_unspecified()
-}
-
-/// An IPv4 address in an IPv6 one leads where the IPv4 address does.
-fn plain(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) if NAT64.contains(ip) => {
-            let [.., a, b, c, d] = v6.octets();
-            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-        }
-        ip => ip,
-    }
 }
 
 #[cfg(test)]

@@ -177,6 +177,9 @@ impl Client {
             self.strangers.retain(|name| names.contains(name));
             return Fresh::All(client.endpoints(now, &self.proxy, names, &mut self.strangers));
         };
+        if self.strangers.len() > names.len() {
+            self.strangers.retain(|name| names.contains(name));
+        }
         let mut some: BTreeSet<Arc<str>> = due.intersection(names).cloned().collect();
         for host in hosts {
             let known = client.assignments_of(host.as_str());

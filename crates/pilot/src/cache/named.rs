@@ -124,7 +124,8 @@ impl Shared {
         now.cache.count();
         for resource in now.cache.intern(made) {
             let host = host_of(&resource.name);
-            let exists = now.snapshot.service(&names::Hostname::new(host)).is_some();
+            // What does not exist for these proxies may begin to by any change of theirs.
+            let exists = generate::has_endpoints(now.snapshot, proxy, &view, &resource.name);
             let known = endpoints.by_host.get(host);
             let is_known = known.is_some_and(|known| known.contains(&resource.name));
             if is_known || exists && known.is_none_or(|known| known.len() < MOST_OF_HOST) {

@@ -7,25 +7,11 @@ use std::sync::Arc;
 use config::Kind;
 use names::Hostname;
 
-use crate::snapshot::{Endpoints, Resolution, Service};
+use crate::snapshot::{Endpoints, Resolution, Service, basis};
 
 /// Whether services are made of objects of a kind.
 pub(super) fn concern(kind: Kind) -> bool {
-    !matches!(
-        kind,
-        Kind::VirtualService
-            | Kind::DestinationRule
-            | Kind::AuthorizationPolicy
-            | Kind::RequestAuthentication
-            | Kind::Telemetry
-            | Kind::WasmPlugin
-            | Kind::TrafficExtension
-            | Kind::EnvoyFilter
-            | Kind::Sidecar
-            | Kind::Secret
-            | Kind::ProxyConfig
-            | Kind::WorkloadGroup
-    )
+    basis::OF_SERVICES.contains(&kind)
 }
 
 /// How deep a service has changed; each covers those before it.

@@ -17,7 +17,7 @@ fn snapshot(text: &str) -> (Store, Snapshot) {
 /// The parts that a change of everything in one text to another touches, for a namespace.
 fn touched(old: &str, new: &str, namespace: &str) -> Vec<Part> {
     let ((old_store, old), (new_store, new)) = (snapshot(old), snapshot(new));
-    let keys: std::collections::BTreeSet<Key> =
+    let keys: BTreeSet<Key> =
         old_store.objects().chain(new_store.objects()).map(|object| object.key.clone()).collect();
     let changes: Vec<Change> = keys
         .into_iter()

@@ -40,20 +40,29 @@ pub(super) struct Wanted<'a> {
     pub(super) is_by_server_name: bool,
 }
 
-/// The assignment of a cluster; empty when the cluster does not exist.
-pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignment {
-    let mut made = ClusterLoadAssignment { cluster_name: cluster.into(), ..ClusterLoadAssignment::default() };
-    let Some((name, is_by_server_name)) = parse(cluster) else { return made };
-    let Some(service) = scope.service(&name.host).filter(|service| !service.resolution.is_dns()) else {
-        return made;
-    };
-    let Some(port) = service.port(name.port) else { return made };
+/// Whether the proxy has a cluster of that name whose endpoints come by EDS.
+pub(super) fn exists(scope: Scope<'_>, cluster: &str) -> bool {
+    wanted(scope, cluster).is_some()
+}
+
+fn wanted<'a>(scope: Scope<'a>, cluster: &str) -> Option<Wanted<'a>> {
+    let (name, is_by_server_name) = parse(cluster)?;
+    let service = scope.service(&name.host).filter(|service| !service.resolution.is_dns())?;
+    let port = service.port(name.port)?;
     let rule = scope.rule(service).map(|rule| &**rule);
     let subset = rule.and_then(|rule| rule.subset(&name.subset));
     if subset.is_none() && !name.subset.is_empty() {
-        return made;
+        return None;
     }
-    let wanted = Wanted { service, port, rule, subset, is_by_server_name };
+    Some(Wanted { service, port, rule, subset, is_by_server_name })
+}
+
+/// The assignment of a cluster; empty when the cluster does not exist.
+pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignment {
+    let mut made = ClusterLoadAssignment { cluster_name: cluster.into(), ..ClusterLoadAssignment::default() };
+    let Some(wanted) = wanted(scope, cluster) else { return made };
+    let service = wanted.service;
+    let port = wanted.port;
     // Host names are for clusters that Envoy resolves; an unknown address is that
     // of a gateway, a path without port is a socket.
     let endpoints = service
@@ -179,6 +188,7 @@ impl<'a> Filter<'a> {
             Health::Unknown | Health::Healthy => true,
             Health::Unhealthy => self.sends_unhealthy,
             Health::Draining => self.sends_draining,
+            Health::Terminating => false,
         }
     }
 }

@@ -22,6 +22,7 @@ use proto::istio::networking::v1alpha3::client_tls_settings::TlSmode as TlsMode;
 use proto::istio::networking::v1alpha3::load_balancer_settings::SimpleLb;
 
 use super::cluster::policy::{self, Policy};
+use super::filter::rbac;
 use super::http::filter;
 use super::message::{address, ads, network_filter};
 use super::{cluster, route, tls};
@@ -100,7 +101,7 @@ fn server(scope: Scope<'_>, name: &str, at: &str) -> Option<Listener> {
         ..Route::default()
     };
     let manager = HttpConnectionManager {
-        http_filters: vec![router()],
+        http_filters: rbac::proxyless(scope).into_iter().chain([router()]).collect(),
         route_specifier: Some(RouteSpecifier::RouteConfig(RouteConfiguration {
             name: "inbound".into(),
             virtual_hosts: vec![VirtualHost {

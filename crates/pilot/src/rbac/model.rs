@@ -88,13 +88,22 @@ fn either(values: &[String], not_values: &[String], fits: impl Fn(&str) -> bool)
 
 /// The trust domains that one of the mesh's stands for.
 fn domains(domain: &str) -> Vec<&str> {
-    if ["cluster.local", "td1", "td2"].contains(&domain) { vec!["td1", "td2"] } else { vec![domain] }
+    if domain == "cluster.local" || OWN.contains(&domain) { OWN.to_vec() } else { vec![domain] }
 }
+
+/// The mesh's own trust domain and its alias.
+const OWN: [&str; 2] = ["td1", "td2"];
 
 fn fits_principal(pattern: &str, identity: &str) -> bool {
     match pattern.split_once('/') {
         Some((domain, rest)) if pattern.split('/').count() == 5 && domain != "*" => {
-            domains(domain).iter().any(|domain| fits(&format!("{domain}/{rest}"), identity))
+            // A pattern that one of the mesh's fits stands for all of them, too.
+            let is_meant = |end: &str| OWN.iter().any(|known| known.ends_with(end));
+            let mut all = domains(domain);
+            if domain.strip_prefix('*').is_some_and(is_meant) {
+                all.extend(OWN);
+            }
+            all.iter().any(|domain| fits(&format!("{domain}/{rest}"), identity))
         }
         _ => fits(pattern, identity),
     }

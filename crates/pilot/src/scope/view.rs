@@ -217,10 +217,9 @@ fn destinations(spec: &VirtualService, client: &str) -> BTreeMap<Hostname, BTree
         found.entry(Hostname::new(&destination.host)).or_default().insert(port.unwrap_or(0));
     };
     for route in &spec.http {
-        let mut sources = route.r#match.iter().map(|rule| &rule.source_namespace);
-        let is_for_others =
-            sources.clone().any(|name| !name.is_empty()) && !sources.any(|name| name == client);
-        if is_for_others {
+        let is_for_others = |name: &String| !name.is_empty() && name != client;
+        let mut sources = route.r#match.iter().map(|rule| &rule.source_namespace).peekable();
+        if sources.peek().is_some() && sources.all(is_for_others) {
             continue;
         }
         route.route.iter().filter_map(|route| route.destination.as_ref()).for_each(&mut add);

@@ -10,7 +10,7 @@ use super::{Service, Snapshot, service};
 use crate::class::Traits;
 
 /// Kinds that services are made of.
-pub(super) const OF_SERVICES: &[Kind] = &[
+pub(crate) const OF_SERVICES: &[Kind] = &[
     Kind::Service,
     Kind::EndpointSlice,
     Kind::Endpoints,

@@ -55,6 +55,9 @@ pub enum Health {
     /// It ends and takes no new sessions; only services with persistent
     /// sessions send it.
     Draining,
+    /// It ends: nobody is sent there any more, but it counts for what is told by
+    /// all endpoints (identities, listeners of headless services).
+    Terminating,
 }
 
 /// A workload at an address, shared by all endpoints there.

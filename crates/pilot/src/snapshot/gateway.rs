@@ -1,6 +1,6 @@
 //! Gateways: which servers a `router` proxy opens.
 //!
-//! [`merge`] puts the servers of all Gateways of one proxy together.
+//! `merge` puts the servers of all Gateways of one proxy together.
 
 pub(crate) mod merge;
 mod problem;

@@ -21,7 +21,7 @@ const OF_CONTROL_PLANE: [&str; 2] = ["cacerts", "istio-ca-secret"];
 pub struct Reference<'a> {
     /// Namespace of the Secret; `None` means the proxy's.
     pub namespace: Option<&'a str>,
-    /// Name of the Secret, perhaps with [`ROOTS`] behind it.
+    /// Name of the Secret, perhaps with `-cacert` behind it.
     pub name: &'a str,
 }
 
@@ -148,7 +148,11 @@ impl Index {
             return Err(Error::Forbidden { namespace: space, name: own });
         }
         let secret = self.get(namespace, name).ok_or(Error::Missing { namespace: space, name: own })?;
-        secret.pair().map(Credential::Pair).map_err(|flaw| flawed(flaw, owned(name)))
+        // `caCertCredentialName` names a Secret that may hold nothing but roots.
+        match (secret.pair(), secret.roots()) {
+            (Err(_), Ok(roots)) => Ok(Credential::Roots(roots)),
+            (pair, _) => pair.map(Credential::Pair).map_err(|flaw| flawed(flaw, owned(name))),
+        }
     }
 
     fn get(&self, namespace: &str, name: &str) -> Option<&Secret> {

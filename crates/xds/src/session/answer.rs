@@ -155,6 +155,7 @@ impl Session {
             return None;
         }
         let serial = self.serial + 1;
+        let held_before = watch.has.len();
         for resource in &send {
             let since = watch.has.get(&resource.name).map(|held| held.since);
             if since.is_none() {
@@ -166,6 +167,9 @@ impl Session {
             let held = Held { version: resource.version, body, since, sent: serial };
             watch.has.insert(resource.name.clone(), held);
             watch.force.remove(&resource.name);
+        }
+        if watch.has.len() > 2 * held_before {
+            watch.compact();
         }
         if whole_state && shrinks && send.is_empty() {
             // Only removals: the state is what the client has without them.

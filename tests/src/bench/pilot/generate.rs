@@ -175,6 +175,8 @@ fn change(allocated: Allocated) -> anyhow::Result<()> {
         Simulated::connect(&plane, proxy, Variant::Delta, |name| name.starts_with("outbound|"), &["80"])
     };
     let (mut first, mut second) = (connect(1)?, connect(2)?);
+    // Only what the changes bring counts.
+    drop((first.take(), second.take()));
     let slices = [objects(&slice(7, 10, 0))?, objects(&slice(7, 10, 1))?];
     let mut turn = 0;
     let (mut index, mut one, mut other) = ((f64::MAX, u64::MAX), (f64::MAX, u64::MAX), (f64::MAX, u64::MAX));

@@ -113,7 +113,12 @@ fn overlap<'a>(at: &str, localities: impl Iterator<Item = &'a str>, checker: &mu
             parts.pop();
         }
         // Of two that one begins the other, the longer is a part of the shorter.
-        let is_part = |other: &Vec<&str>| other.iter().zip(&parts).all(|(one, other)| one == other);
+        // `*` may be the last: the rest, as the first that fits is used.
+        let is_rest = parts.is_empty();
+        let is_part = |other: &Vec<&str>| {
+            let begins = other.iter().zip(&parts).all(|(one, other)| one == other);
+            begins && (!is_rest || other.is_empty())
+        };
         if let Some((other, _)) = known.iter().find(|(_, other)| is_part(other)) {
             checker.error(at, format!("{text:?} and {other:?} have places in common: name each once"));
         }

@@ -55,6 +55,10 @@ fn what_envoy_or_istio_refuse_is_refused() {
             "loadBalancer: {localityLbSetting: {distribute: [{from: a/*, to: {b: 50, b/c: 50}}]}}",
             "\"b/c\" and \"b\" have places in common",
         ),
+        (
+            "loadBalancer: {localityLbSetting: {distribute: [{from: '*', to: {b: 100}}, {from: a/*, to: {b: 100}}]}}",
+            "\"a/*\" and \"*\" have places in common",
+        ),
         ("loadBalancer: {localityLbSetting: {failover: [{from: a, to: a}]}}", "cannot fail over to itself"),
         ("loadBalancer: {localityLbSetting: {failover: [{from: a/b, to: c}]}}", "\"a/b\" is not a region"),
         (

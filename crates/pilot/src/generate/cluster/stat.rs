@@ -30,3 +30,13 @@ pub(in crate::generate) fn by_pattern(
         .replace("%SERVICE_PORT%", &port.number.to_string())
         .replace("%SERVICE_PORT_NAME%", &port.name)
 }
+
+/// The name by the mesh's `inboundClusterStatName` of connections to ports that
+/// nobody declares: no service, and the listener's name as that of the port.
+pub(in crate::generate) fn of_undeclared(pattern: &str) -> String {
+    let empty = ["%SERVICE%", "%SERVICE_NAME%", "%SERVICE_FQDN%", "%SUBSET_NAME%"];
+    let number = ["%TARGET_PORT%", "%SERVICE_PORT%"];
+    let pattern = empty.iter().fold(pattern.to_owned(), |made, key| made.replace(key, ""));
+    let pattern = number.iter().fold(pattern, |made, key| made.replace(key, "0"));
+    pattern.replace("%SERVICE_PORT_NAME%", "virtualInbound")
+}

@@ -43,7 +43,7 @@ fn member(member: &Member<'_>) -> LbEndpoint {
     let health = match health {
         Health::Unknown => HealthStatus::Unknown,
         Health::Healthy => HealthStatus::Healthy,
-        Health::Unhealthy => HealthStatus::Unhealthy,
+        Health::Unhealthy | Health::Terminating => HealthStatus::Unhealthy,
         Health::Draining => HealthStatus::Draining,
     };
     LbEndpoint {

@@ -94,5 +94,6 @@ pub(super) fn close_gaps(groups: &mut [Group<'_>]) {
 /// The state of an endpoint; a label on its workload says that it ends.
 pub(super) fn health(endpoint: &Endpoint) -> Health {
     let is_draining = endpoint.labels.get(label::DRAINING).is_some_and(|value| !value.is_empty());
-    if is_draining { Health::Draining } else { endpoint.health }
+    let is_over = endpoint.health == Health::Terminating;
+    if is_draining && !is_over { Health::Draining } else { endpoint.health }
 }

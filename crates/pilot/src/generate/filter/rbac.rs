@@ -25,6 +25,22 @@ pub(in crate::generate) fn http(scope: Scope<'_>, place: Place<'_>) -> Vec<HttpF
     filters(scope, place).map(|filters| filters.http.clone()).unwrap_or_default()
 }
 
+/// Filters of a server that is an application itself: gRPC's library knows DENY
+/// and ALLOW. It can ask nobody, so what a CUSTOM policy selects is denied whole.
+pub(in crate::generate) fn proxyless(scope: Scope<'_>) -> Vec<HttpFilter> {
+    let policies = scope.snapshot.authz.select(&scope.proxy.namespace, scope.labels());
+    let asks = policies.iter().any(|policy| policy.action == Action::Custom && !policy.is_dry_run);
+    // Without a rule that allows anything.
+    let nobody = Rbac { action: rbac::Action::Allow.into(), ..Rbac::default() };
+    let nobody = asks.then(|| http_filter(&HttpRbac { rules: Some(nobody), ..HttpRbac::default() }));
+    let decided = [Action::Deny, Action::Allow].into_iter().filter_map(|action| {
+        let policies: Vec<&Policy> =
+            with_action(&policies, action).into_iter().filter(|policy| !policy.is_dry_run).collect();
+        (!policies.is_empty()).then(|| Decision::new(&policies, action, |rules| &rules.http).http())
+    });
+    nobody.into_iter().chain(decided).collect()
+}
+
 /// Filters for connections.
 pub(in crate::generate) fn network(scope: Scope<'_>, place: Place<'_>) -> Vec<Filter> {
     filters(scope, place).map(|filters| filters.tcp.clone()).unwrap_or_default()

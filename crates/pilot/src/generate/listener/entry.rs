@@ -166,5 +166,5 @@ pub(super) fn write(scope: Scope<'_>, entry: Entry) -> Listener {
 }
 
 fn reads_name(filter: &proto::envoy::config::listener::v3::Filter) -> bool {
-    filter.name == "envoy.filters.network.sni_dynamic_forward_proxy"
+    filter.name == super::native::NAME_FILTER
 }

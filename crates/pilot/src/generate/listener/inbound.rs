@@ -156,7 +156,7 @@ fn passthrough(scope: Scope<'_>, port: Option<u16>, mode: MtlsMode) -> Target {
         mode,
         protocol: Protocol::Auto,
         http: with_extensions(scope, place, http::inbound(scope, place, cluster, routes)),
-        tcp: tcp(scope, place, cluster),
+        tcp: undeclared_bytes(scope, place, cluster),
         http_name: "virtualInbound-catchall-http".into(),
         tcp_name: "virtualInbound".into(),
         metadata: None,
@@ -213,6 +213,17 @@ fn of_port(
             metadata([("istio", structure([("config", path)]))])
         }),
     }
+}
+
+/// Forwards bytes to ports that nobody declares.
+fn undeclared_bytes(scope: Scope<'_>, place: Place<'_>, cluster: &str) -> Vec<Filter> {
+    let pattern = &scope.snapshot.mesh.inbound_cluster_stat_name;
+    if pattern.is_empty() {
+        return tcp(scope, place, cluster);
+    }
+    let mut proxy = proxy(scope, cluster);
+    proxy.stat_prefix = stat::of_undeclared(pattern);
+    forward(scope, place, proxy, cluster)
 }
 
 /// Forwards bytes to the workload; statistics are named by the mesh's pattern,

@@ -75,6 +75,10 @@ fn mysql(stat_prefix: &str) -> Filter {
     Filter { name: MYSQL.into(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
 }
 
+/// Name of the filter that resolves the server name of a connection. Istio names
+/// it so; EnvoyFilters match by it.
+pub(super) const NAME_FILTER: &str = "envoy.extensions.filters.network.sni_dynamic_forward_proxy";
+
 /// Asks DNS for the name that a connection's TLS greeting bears, for a service
 /// whose wildcard stands for names that nobody lists.
 pub(super) fn name_filter(scope: Scope<'_>, place: Place<'_>) -> Option<Filter> {
@@ -87,5 +91,5 @@ pub(super) fn name_filter(scope: Scope<'_>, place: Place<'_>) -> Option<Filter> 
         port_specifier: Some(PortSpecifier::PortValue(place.port.into())),
         ..FilterConfig::default()
     };
-    Some(network_filter("envoy.filters.network.sni_dynamic_forward_proxy", &config))
+    Some(network_filter(NAME_FILTER, &config))
 }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use config::{Store, yaml};
 use proto::envoy::config::core::v3::Node;
+use proto::envoy::config::listener::v3::filter::ConfigType;
 use proto::envoy::config::route::v3::route_action::ClusterSpecifier;
 
 use super::*;
@@ -36,7 +37,11 @@ spec: {hosts: [echo], http: [{route: [{destination: {host: echo, subset: v1}}]}]
 const HOST: &str = "echo.default.svc.cluster.local";
 
 fn snapshot() -> Snapshot {
-    let contents = yaml::read("mesh.yaml", OBJECTS);
+    snapshot_with("")
+}
+
+fn snapshot_with(more: &str) -> Snapshot {
+    let contents = yaml::read("mesh.yaml", &format!("{OBJECTS}{more}"));
     assert!(!contents.has_errors(), "{:?}", contents.problems);
     let mut store = Store::default();
     for object in contents.objects {
@@ -107,4 +112,38 @@ fn a_server_gets_the_listener_of_its_port() {
     );
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].filter_chains[0].name, "inbound-mtls");
+}
+
+#[test]
+fn a_server_has_the_policies_of_its_workload() {
+    let policy = |action: &str| {
+        format!(
+            "
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: {}}}
+spec: {{action: {action}, rules: [{{}}]}}
+",
+            action.split(',').next().unwrap_or_default().to_lowercase()
+        )
+    };
+    let filters = |policies: &[&str]| -> Vec<String> {
+        let more: String = policies.iter().map(|action| policy(action)).collect();
+        let snapshot = snapshot_with(&more);
+        let proxy = proxy();
+        let view = View::new(&snapshot, &proxy);
+        let name = format!("{SERVER}0.0.0.0:17070");
+        let found = listeners(Scope::new(&snapshot, &proxy, &view), [name.as_str()].into_iter());
+        let Some(ConfigType::TypedConfig(config)) = &found[0].filter_chains[0].filters[0].config_type else {
+            panic!()
+        };
+        let manager: HttpConnectionManager = config.unpack().unwrap();
+        manager.http_filters.into_iter().map(|filter| filter.name).collect()
+    };
+    let (rbac, router) = ("envoy.filters.http.rbac", "envoy.filters.http.router");
+    assert_eq!(filters(&[]), [router]);
+    assert_eq!(filters(&["DENY", "ALLOW", "AUDIT"]), [rbac, rbac, router]);
+    // Nobody can be asked, so nobody may come in.
+    assert_eq!(filters(&["CUSTOM, provider: {name: p}"]), [rbac, router]);
 }

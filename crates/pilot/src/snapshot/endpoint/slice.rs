@@ -123,13 +123,15 @@ impl<'a> Maker<'a> {
     }
 
     fn add(&mut self, slice: &EndpointSlice, endpoint: &kube::Endpoint) {
-        let Some(health) = self.health(endpoint) else { return };
+        let health = self.health(endpoint);
         for address in &endpoint.addresses {
             // One that is no address makes Envoy refuse the endpoints of all clusters.
             let Ok(ip) = address.parse::<IpAddr>() else { continue };
             let Some((mut instance, all)) = self.instance(endpoint, ip) else { continue };
-            // Kubernetes writes here what the pod says; without the pod it is all there is.
+            // Kubernetes writes here what the pod says; without a pod it is all there is.
+            let has_pod = endpoint.target_ref.as_ref().is_some_and(|target| target.kind == "Pod");
             if let Some(hostname) = endpoint.hostname.as_ref().filter(|name| !name.is_empty())
+                && !has_pod
                 && instance.dns_name.is_empty()
             {
                 let dns_name = format!("{hostname}.{}", self.service);
@@ -159,17 +161,17 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// `None` for an endpoint that ends: it never counts again. One that does not
-    /// say whether it ends goes on, as Kubernetes has it.
-    fn health(&self, endpoint: &kube::Endpoint) -> Option<Health> {
+    /// One that does not say whether it ends goes on, as Kubernetes has it.
+    fn health(&self, endpoint: &kube::Endpoint) -> Health {
         let conditions = endpoint.conditions;
         if conditions.ready.unwrap_or(true) {
-            return Some(Health::Healthy);
+            return Health::Healthy;
         }
         if conditions.terminating != Some(true) {
-            return Some(Health::Unhealthy);
+            return Health::Unhealthy;
         }
-        (self.traits.has_sessions && conditions.serving.unwrap_or(true)).then_some(Health::Draining)
+        let drains = self.traits.has_sessions && conditions.serving.unwrap_or(true);
+        if drains { Health::Draining } else { Health::Terminating }
     }
 
     /// The workload at an address, with all addresses if it is a pod that the

@@ -1,6 +1,6 @@
 //! Servers that decide: extension providers of the mesh's configuration.
 
-use names::{ClusterName, Hostname};
+use names::ClusterName;
 use proto::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use proto::envoy::config::core::v3::http_uri::HttpUpstreamType;
 use proto::envoy::config::core::v3::{ApiVersion, GrpcService, HeaderValue, HttpUri};
@@ -19,7 +19,7 @@ use proto::istio::mesh::v1alpha1::mesh_config::extension_provider::{
 };
 use proto::wkt::Duration;
 
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, telemetry};
 
 /// Time for an answer when none is given, in seconds.
 const TIMEOUT: i64 = 600;
@@ -60,16 +60,9 @@ fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Provider> {
 /// The host and the cluster of `HOST` or `NAMESPACE/HOST`.
 fn target(snapshot: &Snapshot, service: &str, port: u32) -> Option<(String, String)> {
     let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
-    let (namespace, host) = match service.split_once('/') {
-        Some((namespace, host)) => (Some(namespace), host),
-        None => (None, service),
-    };
-    let service = snapshot.service(&Hostname::new(host))?;
-    if namespace.is_some_and(|namespace| namespace != service.namespace) {
-        return None;
-    }
-    let cluster = ClusterName::outbound(port, "", &service.host).to_string();
-    Some((service.host.as_str().to_owned(), cluster))
+    let host = telemetry::lookup(snapshot, service).ok()?;
+    let cluster = ClusterName::outbound(port, "", &host).to_string();
+    Some((host.as_str().to_owned(), cluster))
 }
 
 fn by_http(snapshot: &Snapshot, provider: &Http) -> Option<ExtAuthz> {

@@ -21,7 +21,7 @@ spec: {clusterIP: 10.0.0.9, ports: [{name: http, port: 9411}]}
 ---
 ";
 
-fn traced(mesh: &str, telemetry: &str, metadata: serde_json::Value, direction: Direction) -> Traced {
+fn traced(mesh: &str, telemetry: &str, metadata: &serde_json::Value, direction: Direction) -> Traced {
     let text = format!(
         "{SERVICE}apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{name: t}}\nspec: {telemetry}\n"
     );
@@ -64,7 +64,7 @@ extensionProviders:
 
 #[test]
 fn items_are_laid_over_each_other_for_one_side() {
-    let of = |telemetry: &str, direction| traced(MESH, telemetry, serde_json::json!({}), direction);
+    let of = |telemetry: &str, direction| traced(MESH, telemetry, &serde_json::json!({}), direction);
     let (client, server) = (Direction::Outbound, Direction::Inbound);
     let spec = "{tracing: [{providers: [{name: z}], randomSamplingPercentage: 5}, {match: {mode: SERVER}, randomSamplingPercentage: 7, disableSpanReporting: true}]}";
     assert_eq!(sampling(&of(spec, client)), Some(5.0));
@@ -83,7 +83,7 @@ fn collectors_are_named_by_cluster() {
     let of = |name: &str| {
         let telemetry = format!("{{tracing: [{{providers: [{{name: {name}}}]}}]}}");
         let traced =
-            traced(MESH, &telemetry, serde_json::json!({"ISTIO_VERSION": "1.32.0"}), Direction::Gateway);
+            traced(MESH, &telemetry, &serde_json::json!({"ISTIO_VERSION": "1.32.0"}), Direction::Gateway);
         let tracing = prost::Message::encode_to_vec(&traced.tracing.unwrap());
         let name =
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing";
@@ -113,7 +113,7 @@ fn the_proxys_own_settings_are_the_default() {
     let metadata = serde_json::json!({"PROXY_CONFIG": {"concurrency": 2, "tracing": {
         "sampling": 33.5, "maxPathTagLength": 9, "enableIstioTags": false,
         "customTags": {"a": {"literal": {"value": "b"}}}}}});
-    let traced = traced("{}", "{}", metadata, Direction::Inbound);
+    let traced = traced("{}", "{}", &metadata, Direction::Inbound);
     assert_eq!(sampling(&traced), Some(33.5));
     let tracing = traced.tracing.unwrap();
     assert_eq!(tracing.max_path_tag_length, Some(9));
