@@ -38,7 +38,9 @@ fn secrets() -> String {
             &**key
         )
     };
-    one("a") + &one("b")
+    // Pages for everybody do not name Secrets: this tells that the file was read.
+    let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: gateway, namespace: a}\n";
+    one("a") + &one("b") + account
 }
 
 /// Asks for all names, as a gateway that says it is of a namespace.
