@@ -320,7 +320,9 @@ fn faults(mesh: &mut Mesh) -> anyhow::Result<()> {
         let start = Instant::now();
         let answer = send(mesh, "/late")?;
         let (time, status) = (start.elapsed(), answer.status);
-        ensure!(status == 200 && time >= Duration::from_secs(1), "{status} after {time:?}");
+        // The delay is a second, of timers that may fire some milliseconds early: Envoy counts
+        // from when its loop last looked at the clock.
+        ensure!(status == 200 && time >= Duration::from_millis(900), "{status} after {time:?}");
         Ok(())
     })
 }
