@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use istioctl::args::{Cli, Command};
-use istioctl::command::{proxy_status, validate};
+use istioctl::command::{kube_inject, proxy_status, validate};
 
 /// Exit code of a command line that cannot be read, as Istio's has it.
 const USAGE: u8 = 64;
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Command::Version => Ok(format!("client version: {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::KubeInject(args) => kube_inject::run(args),
         Command::Validate(args) => validate::run(args),
         Command::ProxyStatus(args) => tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -12,8 +12,8 @@ use http::{Extensions, HeaderMap};
 use prost::Message;
 use runtime::tasks::Tasks;
 use tokio::sync::mpsc;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
 use tracing::warn;
 use xds::Variant;
 
@@ -58,8 +58,8 @@ impl Service {
         match self.auth.authenticate(&Credentials::of(&metadata, peer)).await {
             Ok(caller) => Ok((Some(caller), address)),
             Err(reason) => {
-                warn!(target: "ads", ?address, reason, "stream refused");
-                Err(Status::unauthenticated(format!("authentication failure: {reason}")))
+                warn!(target: "ads", ?address, %reason, "stream refused");
+                Err(reason.status("authentication failure"))
             }
         }
     }
@@ -74,10 +74,20 @@ impl Service {
     ) -> Responses {
         let (outbox, answers) = mpsc::channel(OUTBOX);
         let hub = self.hub.clone();
-        let requests = requests.map(move |request| request.map(read));
+        let metrics = hub.metrics.clone();
+        let requests = requests.map(move |request| {
+            request.map(|request| {
+                metrics.received(request.encoded_len());
+                read(request)
+            })
+        });
+        let metrics = hub.metrics.clone();
         let last_word = outbox.clone();
         self.tasks.spawn("ads stream", async move {
             if let Err(status) = connection::serve(hub, caller, peer, variant, requests, outbox).await {
+                if status.code() == Code::Internal {
+                    metrics.internal_error();
+                }
                 // Nobody listens when the proxy left first, or takes nothing.
                 drop(last_word.send_timeout(Err(status), LAST_WORD).await);
             }

@@ -1,8 +1,15 @@
-//! Debug and metrics pages.
+//! Debug and metrics pages, in the forms of Istio's.
 
+pub mod cachez;
 pub mod clients;
 pub mod dump;
 pub mod guard;
+mod index;
+pub mod objects;
+pub mod observer;
+pub mod over_xds;
+mod policies;
+pub mod push_status;
 pub mod registry;
 pub mod syncz;
 
@@ -15,6 +22,8 @@ use runtime::http::{Body, json, respond, text};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
+use self::guard::{Access, Guard};
+use self::observer::Observer;
 use crate::metrics;
 use crate::push::status::{Row, Table};
 use crate::world::{Problems, Wish, World};
@@ -28,111 +37,148 @@ pub struct Pages {
     pub world: watch::Receiver<Arc<World>>,
     /// What is wrong with objects that are not in force.
     pub problems: watch::Receiver<Problems>,
+    /// What was found in what is in force.
+    pub observer: Observer,
     /// Counters.
     pub registry: Arc<Registry>,
     /// Where wishes of pages go.
     pub wish: mpsc::Sender<Wish>,
+    /// Who may see what.
+    pub guard: Guard,
+    /// Name of this istiod among others.
+    pub instance: String,
 }
 
-/// The pages, by name.
-const PAGES: &[&str] = &[
-    "adsz",
-    "adsz?push=true",
-    "cachez",
-    "cachez?clear=true",
-    "cachez?sizes=true",
-    "config_dump",
-    "configz",
-    "connections",
-    "ecdsz",
-    "edsz",
-    "endpointShardz",
-    "endpointz",
-    "force_disconnect",
-    "instancesz",
-    "mesh",
-    "ndsz",
-    "push_status",
-    "registryz",
-    "syncz",
-];
+/// What a page answers.
+#[derive(Debug)]
+pub enum Page {
+    /// A value.
+    Json(Value),
+    /// Words, and whether all is well.
+    Text(StatusCode, String),
+}
+
+impl Page {
+    fn text(status: StatusCode, words: impl Into<String>) -> Self {
+        Self::Text(status, words.into())
+    }
+
+    /// Tools look for these words, and then name the pages that there are.
+    fn not_found() -> Self {
+        Self::text(StatusCode::NOT_FOUND, "404 page not found\n")
+    }
+
+    /// Tools look for these words, and then ask another istiod.
+    fn not_connected() -> Self {
+        let words = "Proxy not connected to this Pilot instance. It may be connected to another instance.\n";
+        Self::text(StatusCode::NOT_FOUND, words)
+    }
+
+    /// Tools look for these words.
+    fn no_proxy() -> Self {
+        Self::text(StatusCode::BAD_REQUEST, "You must provide a proxyID in the query string\n")
+    }
+
+    fn response(self) -> Response<Body> {
+        match self {
+            Self::Json(value) => json(&value),
+            Self::Text(status, words) => text(status, words),
+        }
+    }
+}
 
 impl Pages {
-    /// Answers a request of the monitoring port.
+    /// Answers a request of the monitoring port; of somebody who may see that much.
     #[must_use]
-    pub fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
+    pub fn answer<B>(&self, request: &Request<B>, access: &Access) -> Response<Body> {
         let path = request.uri().path();
         match path {
             "/metrics" => self.metrics(),
             "/version" => text(StatusCode::OK, concat!(env!("CARGO_PKG_VERSION"), "\n")),
             "/ready" => self.ready(),
-            "/debug" | "/debug/" => {
-                let pages: String = PAGES.iter().map(|page| format!("/debug/{page}\n")).collect();
-                text(StatusCode::OK, format!("{pages}/metrics\n/ready\n/version\n"))
-            }
+            "/debug" | "/debug/" => respond(StatusCode::OK, "text/html; charset=utf-8", index::html()),
             _ => match path.strip_prefix("/debug/") {
-                Some(page) => self.debug(page, request.uri().query().unwrap_or_default()),
-                None => not_found(path),
+                Some(page) => self.page(page, request.uri().query().unwrap_or_default(), access).response(),
+                None => Page::not_found().response(),
             },
         }
     }
 
-    fn debug(&self, page: &str, query: &str) -> Response<Body> {
+    /// The page of that name.
+    #[must_use]
+    pub fn page(&self, page: &str, query: &str, access: &Access) -> Page {
         let world = self.world.borrow().clone();
         match page {
-            "syncz" => json(&syncz::page(&self.table)),
-            "configz" => json(&self.configz(&world)),
-            "registryz" => json(&registry::services(&world.snapshot)),
-            "endpointz" | "endpointShardz" => json(&registry::endpoints(&world.snapshot)),
-            "instancesz" => json(&clients::instances(&self.table, &world.snapshot)),
-            "connections" => json(&clients::connections(&self.table)),
-            "mesh" => json(&serde_json::to_value(&**world.snapshot.mesh).unwrap_or_default()),
-            "push_status" => json(&push_status(&world)),
-            "cachez" => cachez(&world, query),
-            "list" => json(&PAGES.iter().map(|page| Value::from(*page)).collect::<Value>()),
+            "syncz" => Page::Json(syncz::page(&self.table, parameter(query, "namespace"))),
+            "configz" => Page::Json(objects::configz(&world.store)),
+            "sourcez" => Page::Json(self.sourcez(&world)),
+            "resourcesz" => Page::Json(objects::kinds()),
+            "registryz" => Page::Json(registry::services(&world.snapshot)),
+            "endpointz" | "endpointShardz" => Page::Json(registry::endpoints(&world.snapshot)),
+            "networkz" => Page::Json(registry::networks(&world.snapshot)),
+            "instancesz" => Page::Json(clients::instances(&self.table, &world.snapshot)),
+            "connections" => Page::Json(clients::connections(&self.table)),
+            "mesh" => Page::Json(serde_json::to_value(&**world.snapshot.mesh).unwrap_or_default()),
+            "push_status" => Page::Json(push_status::page(&self.observer.all(), &self.all_problems(&world))),
+            "authorizationz" => Page::Json(policies::authorization(&world)),
+            "telemetryz" if parameter(query, "proxyID").is_none() => Page::Json(policies::telemetry(&world)),
+            "pushcontext" => Page::Json(policies::push_context(&world)),
+            // There is one cluster, and no services that several share.
+            "clusterz" | "mcsz" => Page::Json(json!([])),
+            "cachez" => cachez::page(&world, query),
+            "list" => Page::Json(index::names().map(Value::from).collect()),
             "adsz" if parameter(query, "push").is_some() => self.push(),
-            "adsz" => match parameter(query, "proxyID") {
-                None => json(&clients::adsz(&self.table.all())),
-                Some(id) => match self.find(id) {
-                    Some(row) => json(&clients::adsz(&[row])),
-                    None => not_connected(id),
-                },
-            },
-            "config_dump" | "edsz" | "ndsz" | "ecdsz" | "force_disconnect" => {
-                let Some(id) = parameter(query, "proxyID") else {
-                    let message = format!("name a proxy: /debug/{page}?proxyID=POD.NAMESPACE\n");
-                    return text(StatusCode::BAD_REQUEST, message);
+            "adsz" if parameter(query, "proxyID").is_none() => Page::Json(clients::adsz(&self.table.all())),
+            "adsz" | "config_dump" | "edsz" | "ndsz" | "ecdsz" | "force_disconnect" => {
+                let Some(id) = parameter(query, "proxyID").filter(|id| !id.is_empty()) else {
+                    return Page::no_proxy();
                 };
-                let Some((_, row)) = self.find(id) else { return not_connected(id) };
-                match page {
-                    "config_dump" => {
-                        json(&dump::page(&world, &row, parameter(query, "include_eds").is_some()))
-                    }
-                    "edsz" => json(&dump::of_type(&world, &row, &TypeUrl::Endpoint)),
-                    "ndsz" => json(&dump::of_type(&world, &row, &TypeUrl::NameTable)),
-                    "ecdsz" => json(&dump::of_type(&world, &row, &TypeUrl::Extension)),
-                    _ => {
-                        row.end.notify_one();
-                        text(StatusCode::OK, "OK")
-                    }
+                let found = self.find(id).filter(|(_, row)| access.may_see(&row.proxy.namespace));
+                match found {
+                    Some((id, row)) => Self::of_proxy(page, query, &world, id, row),
+                    None => Page::not_connected(),
                 }
             }
-            _ => not_found(&format!("/debug/{page}")),
+            _ => Page::not_found(),
         }
     }
 
-    /// The newest connection of a proxy, by `POD.NAMESPACE` or by its id.
+    /// A page about one proxy.
+    fn of_proxy(page: &str, query: &str, world: &World, id: String, row: Row) -> Page {
+        let types = |types: &[TypeUrl]| Page::Json(dump::of_types(world, &row, types));
+        match page {
+            "edsz" => types(&[TypeUrl::Endpoint]),
+            "ndsz" => types(&[TypeUrl::NameTable]),
+            "ecdsz" => types(&[TypeUrl::Extension]),
+            "config_dump" => match parameter(query, "types").filter(|types| !types.is_empty()) {
+                Some(names) => types(&names.split(',').map(dump::type_of).collect::<Vec<_>>()),
+                None => Page::Json(dump::page(world, &row, parameter(query, "include_eds").is_some())),
+            },
+            "adsz" => Page::Json(clients::adsz(&[(id, row)])),
+            _ => {
+                row.end.notify_one();
+                Page::text(StatusCode::OK, "OK")
+            }
+        }
+    }
+
+    /// The newest connection of a proxy: by `POD.NAMESPACE`, by its id, or by a
+    /// part of that.
     fn find(&self, id: &str) -> Option<(String, Row)> {
-        let rows = self.table.all().into_iter();
-        rows.filter(|(own, row)| own == id || row.name() == id).max_by_key(|(_, row)| row.connected_at)
+        let all = self.table.all();
+        let newest = |fits: &dyn Fn(&(String, Row)) -> bool| {
+            let rows = all.iter().filter(|row| fits(row));
+            rows.max_by_key(|(_, row)| row.connected_at).cloned()
+        };
+        newest(&|(own, row)| own == id || row.name() == id).or_else(|| newest(&|(own, _)| own.contains(id)))
     }
 
     /// Sends everything to every proxy.
-    fn push(&self) -> Response<Body> {
+    fn push(&self) -> Page {
         let count = self.table.all().len();
         match self.wish.try_send(Wish::Push) {
-            Ok(()) => text(StatusCode::OK, format!("Pushed to {count} servers\n")),
-            Err(_) => text(StatusCode::TOO_MANY_REQUESTS, "a push is under way\n"),
+            Ok(()) => Page::text(StatusCode::OK, format!("Pushed to {count} servers\n")),
+            Err(_) => Page::text(StatusCode::TOO_MANY_REQUESTS, "a push is under way\n"),
         }
     }
 
@@ -153,56 +199,25 @@ impl Pages {
         }
     }
 
-    /// Objects in force and what is wrong with others.
-    fn configz(&self, world: &World) -> Value {
-        let objects: Vec<Value> = world
-            .store
-            .objects()
-            // Names of Secrets are not for everybody, and this page is.
-            .filter(|object| object.key.kind != config::Kind::Secret)
-            .map(|object| {
-                json!({
-                    "kind": object.key.kind.as_str(),
-                    "namespace": &*object.key.namespace,
-                    "name": &*object.key.name,
-                    "position": object.position.to_string(),
-                })
-            })
-            .collect();
+    /// What is wrong with objects, in force or not.
+    fn all_problems(&self, world: &World) -> Vec<config::Problem> {
         let unusable = self.problems.borrow().clone();
-        let problems = unusable.iter().chain(&world.snapshot.problems);
-        let problems: Vec<String> = problems.map(ToString::to_string).collect();
-        json!({ "version": world.version, "objects": objects, "problems": problems })
+        unusable.iter().chain(&world.snapshot.problems).cloned().collect()
     }
-}
 
-/// What was found wrong when the configuration was indexed.
-fn push_status(world: &World) -> Value {
-    let problems = world.snapshot.problems.iter().map(|problem| {
-        let object = problem.object.as_ref().map(ToString::to_string).unwrap_or_default();
-        (object, json!({ "message": problem.to_string() }))
-    });
-    let mut page = serde_json::Map::new();
-    for (object, message) in problems {
-        if let Value::Array(list) = page.entry(object).or_insert_with(|| json!([])) {
-            list.push(message);
-        }
+    /// Where objects were written, what is wrong with them, and what of them is
+    /// left out for others.
+    fn sourcez(&self, world: &World) -> Value {
+        let words = |problems: Vec<config::Problem>| -> Value {
+            problems.iter().map(|problem| Value::from(problem.to_string())).collect()
+        };
+        json!({
+            "version": world.version,
+            "objects": objects::places(&world.store),
+            "problems": words(self.all_problems(world)),
+            "conflicts": words(self.observer.problems()),
+        })
     }
-    json!({ "pilot_config_problems": page, "version": world.version })
-}
-
-fn cachez(world: &World, query: &str) -> Response<Body> {
-    if parameter(query, "clear").is_some() {
-        world.cache.clear();
-        return text(StatusCode::OK, "Cache cleared\n");
-    }
-    let size = world.cache.size();
-    json(&json!({
-        "classes": size.classes,
-        "resources": size.resources,
-        "total": format!("{}B", size.bytes),
-        "generated": size.generated,
-    }))
 }
 
 /// The value of a parameter; empty when it has none.
@@ -211,14 +226,4 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then_some(value)
     })
-}
-
-fn not_found(path: &str) -> Response<Body> {
-    text(StatusCode::NOT_FOUND, format!("no page {path}; /debug names those that there are\n"))
-}
-
-fn not_connected(id: &str) -> Response<Body> {
-    let message =
-        format!("proxy {id:?} is not connected to this istiod; it may be connected to another one\n");
-    text(StatusCode::NOT_FOUND, message)
 }

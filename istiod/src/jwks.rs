@@ -43,8 +43,8 @@ pub struct Settings {
     pub insecure: bool,
 }
 
-/// Key sets as JSON, by the URI that [`pilot::snapshot::jwt::key_uri`] says.
-pub type Sets = Arc<BTreeMap<String, String>>;
+/// The key sets that are known.
+pub type Sets = Arc<pilot::KeySets>;
 
 /// The keys of all issuers that the objects in force name.
 #[derive(Debug)]
@@ -53,6 +53,9 @@ pub struct Keys {
     /// Fetchers that were started so far.
     started: u64,
     sets: Sets,
+    /// When each set was fetched last. It outlives fetchers: a set grows old
+    /// whoever has fetched it.
+    fetched: BTreeMap<String, Instant>,
     results: mpsc::Receiver<Found>,
     shared: Shared,
 }
@@ -88,6 +91,19 @@ struct Found {
     uri: String,
     serial: u64,
     keys: Option<Option<String>>,
+    /// When the server answered.
+    at: Instant,
+}
+
+/// What a fetcher is started for.
+#[derive(Debug)]
+struct Wanted {
+    uri: String,
+    serial: u64,
+    /// Time for one answer.
+    timeout: Duration,
+    /// When the keys that are known were fetched by another; `None` when none are known.
+    fetched: Option<Instant>,
 }
 
 impl Keys {
@@ -96,7 +112,14 @@ impl Keys {
     pub fn new(settings: Settings, metrics: Arc<Metrics>, tasks: Tasks) -> Self {
         let (tell, results) = mpsc::channel(64);
         let shared = Shared { tasks, settings: Arc::new(settings), metrics, tell };
-        Self { fetchers: BTreeMap::new(), started: 0, sets: Sets::default(), results, shared }
+        Self {
+            fetchers: BTreeMap::new(),
+            started: 0,
+            sets: Sets::default(),
+            fetched: BTreeMap::new(),
+            results,
+            shared,
+        }
     }
 
     /// The sets that are known.
@@ -113,14 +136,20 @@ impl Keys {
         if self.sets.keys().any(|uri| !wanted.contains_key(uri)) {
             Arc::make_mut(&mut self.sets).retain(|uri, _| wanted.contains_key(uri));
         }
+        self.fetched.retain(|uri, _| wanted.contains_key(uri));
         for (uri, timeout) in wanted {
             if self.fetchers.contains_key(&uri) {
                 continue;
             }
             self.started += 1;
             let serial = self.started;
-            let fetch = fetch(self.shared.clone(), uri.clone(), timeout.min(MAX_TIMEOUT), serial);
-            let task = self.shared.tasks.spawn("keys of an issuer", fetch);
+            let wish = Wanted {
+                uri: uri.clone(),
+                serial,
+                timeout: timeout.min(MAX_TIMEOUT),
+                fetched: self.fetched.get(&uri).copied(),
+            };
+            let task = self.shared.tasks.spawn("keys of an issuer", fetch(self.shared.clone(), wish));
             self.fetchers.insert(uri, Fetcher { timeout, serial, has_tried: false, task });
         }
     }
@@ -156,6 +185,10 @@ impl Keys {
         }
         fetcher.has_tried = true;
         let Some(keys) = found.keys else { return false };
+        match keys {
+            Some(_) => self.fetched.insert(found.uri.clone(), found.at),
+            None => self.fetched.remove(&found.uri),
+        };
         if self.sets.get(&found.uri) == keys.as_ref() {
             return false;
         }
@@ -169,14 +202,15 @@ impl Keys {
 }
 
 /// Fetches for ever.
-async fn fetch(shared: Shared, uri: String, timeout: Duration, serial: u64) {
+async fn fetch(shared: Shared, wanted: Wanted) {
+    let Wanted { uri, serial, timeout, mut fetched } = wanted;
     let Shared { settings, metrics, tell, tasks } = shared;
     let client = client::Client { guard: settings.guard.clone(), insecure: settings.insecure, tasks };
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-    let mut fetched: Option<Instant> = None;
     let mut is_failing = false;
     loop {
         let result = client.keys(&uri, timeout).await;
+        let at = Instant::now();
         metrics.fetched_keys(result.is_ok());
         let (keys, wait) = match result {
             Ok(keys) => {
@@ -184,7 +218,7 @@ async fn fetch(shared: Shared, uri: String, timeout: Duration, serial: u64) {
                     info!(target: "jwks", uri = client::shown(&uri), "keys fetched");
                 }
                 is_failing = false;
-                fetched = Some(Instant::now());
+                fetched = Some(at);
                 backoff.reset();
                 (Some(Some(keys)), settings.refresh)
             }
@@ -195,7 +229,7 @@ async fn fetch(shared: Shared, uri: String, timeout: Duration, serial: u64) {
                     warn!(target: "jwks", uri = client::shown(&uri), %error, "keys cannot be fetched: {tokens}");
                 }
                 is_failing = true;
-                let is_old = fetched.is_some_and(|at| at.elapsed() > MAX_AGE);
+                let is_old = fetched.is_some_and(|fetched| at.duration_since(fetched) > MAX_AGE);
                 if is_old {
                     fetched = None;
                     warn!(target: "jwks", uri = client::shown(&uri), "the last keys are too old: every token is refused");
@@ -203,7 +237,7 @@ async fn fetch(shared: Shared, uri: String, timeout: Duration, serial: u64) {
                 (is_old.then_some(None), backoff.next_wait())
             }
         };
-        if tell.send(Found { uri: uri.clone(), serial, keys }).await.is_err() {
+        if tell.send(Found { uri: uri.clone(), serial, keys, at }).await.is_err() {
             return;
         }
         tokio::time::sleep(wait).await;

@@ -22,6 +22,7 @@ use tonic::transport::server::Connected;
 use tracing::debug;
 
 use self::handshakes::Handshakes;
+use crate::ca::serving::Serving;
 
 /// Time that a client has for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,14 +64,9 @@ pub fn plain(tasks: &Tasks, listener: TcpListener) -> ReceiverStream<io::Result<
 }
 
 /// Accepts TLS connections.
-pub fn tls(
-    tasks: &Tasks,
-    listener: TcpListener,
-    config: Arc<rustls::ServerConfig>,
-) -> ReceiverStream<io::Result<Connection>> {
-    let acceptor = TlsAcceptor::from(config);
+pub fn tls(tasks: &Tasks, listener: TcpListener, serving: Serving) -> ReceiverStream<io::Result<Connection>> {
     accept(tasks, listener, move |stream, address| {
-        let acceptor = acceptor.clone();
+        let acceptor = TlsAcceptor::from(serving.borrow().clone());
         async move {
             let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
             let chain = stream.get_ref().1.peer_certificates();

@@ -1,5 +1,6 @@
 //! The program `istiod`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -29,10 +30,11 @@ fn main() -> ExitCode {
                 as_json: cli.log.as_json,
                 ..Default::default()
             });
-            #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-            let settings = config::env::resolve(args, |name| std::env::var(name).ok());
-            match settings {
-                Ok(settings) => run(settings),
+            let environment: BTreeMap<String, String> = std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect();
+            match config::env::resolve(args, |name| environment.get(name).cloned()) {
+                Ok(settings) => run(settings.with_environment(environment)),
                 Err(errors) => {
                     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
                     fail(USAGE, &lines.join("\n"))

@@ -3,6 +3,8 @@
 
 pub mod connection;
 pub mod debounce;
+mod proxyless;
 mod secret;
 pub mod status;
+pub mod trust;
 pub mod work;

@@ -171,6 +171,14 @@ impl Locked<'_> {
         })
     }
 
+    /// Replaces a secret (mode 0600), whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn replace(&self, name: &str, text: &str) -> Result<(), Error> {
+        self.write(name, text, 0o600, |draft, path| fs::rename(draft, path))
+    }
+
     /// Writes or replaces a file that everybody may read.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::jwks::Keys;
+use crate::kube::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::push::debounce::Debounce;
 use crate::push::work;
@@ -39,6 +40,8 @@ pub struct World {
     pub cache: Arc<Cache>,
     /// Serial of the last one that was to be sent whole to every proxy.
     pub forced: u64,
+    /// When the first of its changes came.
+    pub since: Instant,
 }
 
 impl World {
@@ -79,6 +82,7 @@ const KEYS: Duration = Duration::from_secs(2);
 pub async fn run(
     mut builder: Builder,
     mut updates: mpsc::Receiver<Update>,
+    mut mesh: watch::Receiver<Mesh>,
     mut wishes: mpsc::Receiver<Wish>,
     mut keys: Keys,
     mut debounce: Debounce,
@@ -96,7 +100,7 @@ pub async fn run(
                 keys.follow(builder.store());
                 if builder.serial() == 0 {
                     keys.settle(KEYS).await;
-                    builder.settings().key_sets = keys.sets();
+                    builder.set_keys(keys.sets());
                     to.publish(&mut builder);
                 } else if changed && is_endpoints {
                     debounce.endpoints_changed();
@@ -110,13 +114,23 @@ pub async fn run(
                 }
             }
             () = keys.changed() => {
-                builder.settings().key_sets = keys.sets();
+                builder.set_keys(keys.sets());
+                to.metrics.triggered("unknown");
                 debounce.changed();
+            }
+            Ok(()) = mesh.changed() => {
+                let Mesh { config, networks, variables } = mesh.borrow_and_update().clone();
+                let settings = builder.settings();
+                (settings.mesh, settings.networks, settings.variables) = (config, networks, variables);
+                if builder.serial() > 0 {
+                    debounce.changed();
+                }
             }
             Some(wish) = wishes.recv() => match wish {
                 // Before the first update there is nothing to push.
                 Wish::Push if builder.serial() > 0 => {
                     builder.force();
+                    to.metrics.triggered("debug");
                     to.publish(&mut builder);
                 }
                 Wish::Push => {}
@@ -153,8 +167,7 @@ impl Publisher {
     }
 
     fn count(&self, world: &World) {
-        let count = errors(&self.problems.borrow()) + errors(&world.snapshot.problems);
-        self.metrics.rejected_configs.set(count);
+        self.metrics.problems(self.problems.borrow().iter().chain(&world.snapshot.problems));
     }
 }
 
@@ -162,11 +175,6 @@ impl Publisher {
 fn is_endpoints(update: &Update) -> bool {
     let keys = update.apply.iter().map(|object| &object.key).chain(&update.delete);
     keys.into_iter().all(|key| matches!(key.kind, Kind::EndpointSlice | Kind::Endpoints))
-}
-
-fn errors(problems: &[Problem]) -> i64 {
-    let count = problems.iter().filter(|problem| problem.severity == config::Severity::Error).count();
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

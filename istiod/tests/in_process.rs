@@ -4,6 +4,10 @@
 
 #[path = "in_process/attacks.rs"]
 mod attacks;
+#[path = "in_process/conflicts.rs"]
+mod conflicts;
+#[path = "in_process/debug_streams.rs"]
+mod debug_streams;
 #[path = "in_process/hostile.rs"]
 mod hostile;
 #[path = "in_process/pages.rs"]
@@ -14,6 +18,8 @@ mod plane;
 mod refusal;
 #[path = "in_process/secrets.rs"]
 mod secrets;
+#[path = "in_process/webhooks.rs"]
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -330,7 +336,7 @@ async fn a_broken_file_changes_nothing_and_is_named_with_its_line() {
         plane.write("reviews-destination.yaml", broken);
         let page = soon(&format!("the problem of {broken:?}"), async {
             loop {
-                let page = plane.page(plane.running.monitoring, "/debug/configz").await.1;
+                let page = plane.page(plane.running.monitoring, "/debug/sourcez").await.1;
                 let page: serde_json::Value = serde_json::from_str(&page).unwrap();
                 if page["problems"].as_array().is_some_and(|problems| !problems.is_empty()) {
                     return page;
@@ -347,7 +353,7 @@ async fn a_broken_file_changes_nothing_and_is_named_with_its_line() {
         // Whole again, for the next one; the problem goes.
         plane.write("reviews-destination.yaml", &text);
         soon("no problem", async {
-            while !plane.page(plane.running.monitoring, "/debug/configz").await.1.contains("\"problems\": []")
+            while !plane.page(plane.running.monitoring, "/debug/sourcez").await.1.contains("\"problems\": []")
             {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -360,7 +366,7 @@ async fn a_broken_file_changes_nothing_and_is_named_with_its_line() {
         plane.write("reviews-destination.yaml", &wrong);
         soon("the field", async {
             loop {
-                let page = plane.page(plane.running.monitoring, "/debug/configz").await.1;
+                let page = plane.page(plane.running.monitoring, "/debug/sourcez").await.1;
                 if page.contains("maxConnections") {
                     return page;
                 }

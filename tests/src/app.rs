@@ -18,6 +18,8 @@ use tokio::net::TcpListener;
 pub const PORT: u16 = 9080;
 /// Port that returns every byte.
 pub const ECHO_PORT: u16 = 9000;
+/// Version of an application that answers every path as `/headers`.
+pub const ECHO: &str = "echo";
 /// Headers that an application hands on to those it calls.
 const HANDED_ON: [&str; 2] = ["end-user", "x-request-id"];
 /// Where Envoy tells who called (Envoy's `x-forwarded-client-cert`).
@@ -61,7 +63,7 @@ async fn serve_echo(tasks: Tasks, listener: TcpListener) {
 impl App {
     async fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         let path = request.uri().path();
-        if path == "/headers" {
+        if path == "/headers" || self.version == ECHO {
             return json(&self.headers(request.headers()));
         }
         if let Some(code) = path.strip_prefix("/status/").and_then(|code| code.parse().ok()) {

@@ -4,6 +4,7 @@
 mod ads;
 mod agent;
 mod init;
+mod kube;
 pub mod pilot;
 mod push;
 
@@ -30,6 +31,8 @@ pub enum What {
     Slice,
     /// istio-init in all its modes.
     Init,
+    /// istiod beside a cluster.
+    Kube,
 }
 
 /// Measures and prints a Markdown table.
@@ -39,8 +42,10 @@ pub enum What {
 pub fn run(what: What, options: &Options) -> anyhow::Result<()> {
     let programs = Programs::find()?;
     say("| what | median | min .. max | aim |\n|---|---|---|---|");
-    if what == What::Init {
-        return init::all(&programs);
+    match what {
+        What::Init => return init::all(&programs),
+        What::Kube => return kube::run(&programs),
+        What::Slice => {}
     }
     init::run(&programs)?;
     let mut mesh = Mesh::start(&programs, options, &mut |_| {})?;

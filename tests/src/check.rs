@@ -19,11 +19,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mesh", &["names", "proto"]),
     ("config", &["names", "proto", "mesh", "pki"]),
     ("pilot", &["names", "proto", "mesh", "config", "xds"]),
+    ("inject", &["names", "proto", "mesh", "config"]),
     ("source", &["names", "config", "runtime"]),
     ("init", &["names", "runtime"]),
     ("agent", &["init", "names", "runtime", "proto", "pki", "xds", "mesh"]),
-    ("istiod", &["names", "runtime", "pki", "xds", "mesh", "config", "pilot", "source", "proto"]),
-    ("istioctl", &["names", "runtime", "proto", "pki", "mesh", "config", "source"]),
+    ("istiod", &["names", "runtime", "pki", "xds", "mesh", "config", "pilot", "inject", "source", "proto"]),
+    ("istioctl", &["names", "runtime", "proto", "pki", "mesh", "config", "inject", "source"]),
 ];
 
 /// What the programs beside every workload must never link: it costs each pod.

@@ -1,10 +1,12 @@
 //! Input that nobody wrote on purpose: one function for each reader of foreign
 //! bytes in the control plane. `fuzz/` runs them under libFuzzer; the tests here
-//! run each over some thousand inputs that are made from recorded ones.
+//! run each over some hundred inputs that are made from good ones.
 //!
 //! A target may refuse its input; it must not panic.
 
 pub mod mutate;
+pub mod parsers;
+mod seeds;
 mod world;
 
 use std::time::UNIX_EPOCH;
@@ -20,16 +22,35 @@ use xds::{Session, Variant, wire};
 
 pub use world::{World, worlds};
 
-/// A target: takes any bytes.
-pub type Target = fn(&[u8]);
+/// What takes foreign bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name in `fuzz/`.
+    pub name: &'static str,
+    /// Takes any bytes.
+    pub run: fn(&[u8]),
+    /// Inputs that it does not refuse; none where any bytes will do.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
 
-/// All targets by name.
-pub const TARGETS: &[(&str, Target)] = &[
-    ("yaml", yaml),
-    ("mesh_config", mesh_config),
-    ("node", node),
-    ("discovery_request", discovery_request),
-    ("translate", translate),
+const fn target(name: &'static str, run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> Target {
+    Target { name, run, seeds }
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    target("yaml", yaml, seeds::objects),
+    target("mesh_config", mesh_config, seeds::mesh_configs),
+    target("node", node, seeds::nodes),
+    target("discovery_request", discovery_request, seeds::requests),
+    target("translate", translate, Vec::new),
+    target("jwks", parsers::jwks, seeds::key_sets),
+    target("patch", parsers::patch, seeds::patches),
+    target("names", parsers::names, seeds::names),
+    target("certificates", parsers::certificates, seeds::certificates),
+    target("frames", parsers::frames, seeds::frames),
+    target("settings", parsers::settings, seeds::settings),
+    target("expressions", parsers::expressions, seeds::expressions),
 ];
 
 /// A file of objects.

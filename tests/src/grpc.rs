@@ -13,13 +13,15 @@ use proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use proto::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
+use proto::istio::v1::auth::IstioCertificateRequest;
+use proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::{Request, Streaming};
+use tonic::{Request, Status, Streaming};
 
 /// Name in istiod's certificate.
 const ISTIOD: &str = "istiod.istio-system.svc";
@@ -90,6 +92,31 @@ impl Channel {
         }
         let responses = client.delta_aggregated_resources(request).await?.into_inner();
         Ok(Exchange { requests, responses })
+    }
+
+    /// Asks the CA for a certificate; `clusterid` goes with it if it is not empty.
+    ///
+    /// # Errors
+    /// What the CA answers instead.
+    pub async fn certificate(
+        &self,
+        token: Option<&str>,
+        cluster: &str,
+        request: IstioCertificateRequest,
+    ) -> Result<Vec<String>, Status> {
+        let mut sender = self.0.clone();
+        let service = tower::service_fn(move |request| sender.send_request(request));
+        let mut client =
+            IstioCertificateServiceClient::with_origin(service, http::Uri::from_static("https://istiod"));
+        let mut request = Request::new(request);
+        let value = |text: &str| text.parse().map_err(|_| Status::internal("no header value"));
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", value(&format!("Bearer {token}"))?);
+        }
+        if !cluster.is_empty() {
+            request.metadata_mut().insert("clusterid", value(cluster)?);
+        }
+        Ok(client.create_certificate(request).await?.into_inner().cert_chain)
     }
 
     /// Opens a stream of secrets and sends the first request.

@@ -3,14 +3,17 @@
 
 pub mod app;
 pub mod bench;
+pub mod call;
 pub mod check;
 pub mod client;
 pub mod conformance;
 pub mod demo;
 pub mod docker;
+pub mod echo;
 pub mod fuzz;
 pub mod grpc;
 pub mod interrupt;
+pub mod kube;
 pub mod load;
 pub mod mesh;
 pub mod netns;

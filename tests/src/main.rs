@@ -1,12 +1,12 @@
 //! `harness`: the longer parts of the project's scripts.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use istio_tests::mesh::place::{Name, remove_held};
-use istio_tests::{app, bench, check, conformance, demo, interrupt, oracle};
+use istio_tests::{app, bench, check, conformance, demo, echo, interrupt, oracle};
 
 /// Tests, demo and benchmarks of the mesh.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ enum Command {
     Bench(Bench),
     /// Check layers and sizes of the sources.
     Check,
+    /// Write the definitions of Istio's kinds for API servers.
+    Crds(Crds),
     /// Serve the protocol core to the suite of ii/xds-test-harness.
     XdsAdapter(XdsAdapter),
     /// Be one of the demo's applications.
@@ -35,6 +37,8 @@ enum Command {
         /// Which version.
         version: String,
     },
+    /// Be the server of the case tables.
+    Echo(Echo),
 }
 
 /// Flags of `harness demo`.
@@ -54,6 +58,14 @@ struct Demo {
     name: Name,
 }
 
+/// Flags of `harness crds`.
+#[derive(Debug, clap::Args)]
+struct Crds {
+    /// Only say whether the file in the tree is current.
+    #[arg(long)]
+    check: bool,
+}
+
 /// Flags of `harness bench`.
 #[derive(Debug, clap::Args)]
 struct Bench {
@@ -62,6 +74,18 @@ struct Bench {
     /// The objects of the mesh.
     #[arg(long, default_value = "samples/bookinfo", value_name = "DIR")]
     objects: PathBuf,
+}
+
+/// Flags of `harness echo`.
+#[derive(Debug, clap::Args)]
+struct Echo {
+    /// What it calls itself.
+    name: String,
+    /// Address of its workload.
+    address: Ipv4Addr,
+    /// Also listen at the numbers that the ports have in a Service.
+    #[arg(long)]
+    outside: bool,
 }
 
 /// Flags of `harness xds-adapter`.
@@ -99,8 +123,10 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo(&args),
         Command::Bench(args) => bench(&args),
         Command::Check => check(),
+        Command::Crds(args) => crds(&args),
         Command::XdsAdapter(args) => xds_adapter(&args),
-        Command::App { name, version } => serve(&name, &version),
+        Command::App { name, version } => serve(&name, app::run(&name, &version)),
+        Command::Echo(args) => serve(&args.name, echo::run(&args.name, args.address, args.outside)),
     }
 }
 
@@ -112,6 +138,16 @@ fn bench(args: &Bench) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("harness bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn crds(args: &Crds) -> ExitCode {
+    match istio_tests::kube::crd::write(Path::new("."), args.check) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("harness crds: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -160,12 +196,12 @@ fn exit(code: i32) {
     std::process::exit(code);
 }
 
-fn serve(name: &str, version: &str) -> ExitCode {
+fn serve(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(app::run(name, version)));
+        .and_then(|runtime| runtime.block_on(program));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -201,12 +237,22 @@ fn init_program() -> anyhow::Result<PathBuf> {
 fn oracle(args: &Oracle) -> ExitCode {
     let result = match args.set.as_str() {
         "xds" => oracle::xds::run(&args.dir, &args.only, args.verbose, args.envoy.as_deref()),
+        "inject" => oracle::inject::run(&args.dir, &args.only, args.verbose),
         "authz" => oracle::authz::run(&args.dir, &args.only, args.verbose),
+        "ca" => tokio::runtime::Builder::new_current_thread()
+            .build()
+            .map_err(anyhow::Error::from)
+            .and_then(|runtime| runtime.block_on(oracle::ca::run(&args.dir, &args.only, args.verbose))),
+        "validate" => tokio::runtime::Runtime::new()
+            .map_err(anyhow::Error::from)
+            .and_then(|runtime| runtime.block_on(oracle::validate::run(&args.dir, &args.only, args.verbose))),
         "xds-push" => oracle::xds_push::run(&args.dir, &args.only, args.verbose),
         "init" => init_program()
             .and_then(|program| oracle::init::run(&args.dir, &program, &args.only, args.verbose)),
         set => {
-            eprintln!("harness oracle: the set {set:?} is not built yet; there are: authz, init, xds");
+            eprintln!(
+                "harness oracle: the set {set:?} is not built yet; there are: authz, init, inject, xds"
+            );
             return ExitCode::from(2);
         }
     };

@@ -29,6 +29,8 @@ use pod::{Pod, Workload};
 pub const ISTIOD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// Where the client without a sidecar is.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// Where istiod finds its settings, below the directory in which it runs.
+pub const SETTINGS: &str = "etc/istio/config/mesh";
 /// Longest wait for something to become true.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -77,8 +79,35 @@ impl Mesh {
     /// What could not be started, with the end of its log; a mesh of that name
     /// that is running.
     pub fn start(programs: &Programs, options: &Options, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+        Self::start_with_files(programs, options, &[], tell)
+    }
+
+    /// A mesh of these objects whose control plane has these settings (a
+    /// `MeshConfig`).
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with_settings(name: &str, objects: &str, settings: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        fs::write(folder.path().join("mesh.yaml"), objects)?;
+        let options =
+            Options { name: name.parse()?, objects: folder.path().to_owned(), agent_env: BTreeMap::new() };
+        Self::start_with_files(&Programs::find()?, &options, &[(SETTINGS, settings)], &mut |_| {})
+    }
+
+    /// As [`Self::start`], with files that istiod finds where it runs: their
+    /// paths below the mesh's directory, and their texts.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with_files(
+        programs: &Programs,
+        options: &Options,
+        files: &[(&str, &str)],
+        tell: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<Self> {
         let place = Place::take(&options.name)?;
-        let started = Self::start_at(&place, programs, options, tell);
+        let started = Self::start_at(&place, programs, options, files, tell);
         if started.is_err() {
             place.remove();
         }
@@ -89,6 +118,7 @@ impl Mesh {
         place: &Arc<Place>,
         programs: &Programs,
         options: &Options,
+        files: &[(&str, &str)],
         tell: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Self> {
         let dir = place.dir();
@@ -98,6 +128,11 @@ impl Mesh {
             fs::create_dir(dir.join("log")).with_context(|| dir.display().to_string())?;
             let programs = programs.install(&dir.join("bin"))?;
             copy_objects(&options.objects, &objects)?;
+            for (path, text) in files {
+                let file = dir.join(path);
+                fs::create_dir_all(file.parent().context("a file has a folder")?)?;
+                fs::write(&file, text).with_context(|| file.display().to_string())?;
+            }
             let (workloads, hosts) = read(&objects)?;
             Ok((programs, workloads, hosts))
         })?;
@@ -134,6 +169,12 @@ impl Mesh {
     /// # Errors
     /// What could not be started.
     pub fn add(&mut self, workload: Workload) -> anyhow::Result<()> {
+        if workload.is_bare() {
+            let mut pod = Pod::create(&mut self.network, &self.programs, &self.dir, workload)?;
+            pod.start_app()?;
+            self.pods.push(pod);
+            return Ok(());
+        }
         let token = self.istiod.token(&workload.namespace, &workload.service_account)?;
         let app = workload.labels.get("app").map_or("", String::as_str);
         let env = self.options.agent_env.get(app).map_or(&[][..], Vec::as_slice);
@@ -228,6 +269,16 @@ impl Mesh {
         }
     }
 
+    /// Starts istiod anew with other settings (a `MeshConfig`).
+    ///
+    /// # Errors
+    /// When it does not end, or does not get ready.
+    pub fn set(&mut self, settings: &str) -> anyhow::Result<()> {
+        fs::write(self.dir.join(SETTINGS), settings).context(SETTINGS)?;
+        self.istiod.stop()?;
+        self.istiod.start()
+    }
+
     /// Waits until every proxy has accepted what istiod has.
     ///
     /// # Errors
@@ -235,7 +286,7 @@ impl Mesh {
     pub fn wait_synced(&self) -> anyhow::Result<()> {
         Self::wait("all proxies in sync", || {
             let states = self.istiod.states()?;
-            for pod in &self.pods {
+            for pod in self.pods.iter().filter(|pod| !pod.workload.is_bare()) {
                 let state = states.get(&format!("{}.{}", pod.workload.name, pod.workload.namespace));
                 ensure!(state.is_some_and(|state| state == "SYNCED"), "{} is {state:?}", pod.workload.name);
             }

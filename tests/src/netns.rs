@@ -123,6 +123,15 @@ impl Network {
 }
 
 impl Network {
+    /// Makes the addresses of a range local to the bridge's namespace: who
+    /// listens there is reached from every pod.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn own(&self, range: &str) -> anyhow::Result<()> {
+        make(|| ip(Some(&self.name("net")), &format!("route add local {range} dev lo")))
+    }
+
     /// Lets the programs of a namespace ask a DNS server at that address, as
     /// those of a pod in a namespace of Kubernetes ask.
     ///
@@ -134,6 +143,11 @@ impl Network {
         );
         make(|| fs::write(Path::new(FILES).join(namespace).join("resolv.conf"), text).context("resolv.conf"))
     }
+}
+
+/// Where the text of a namespace's `/etc/hosts` lies.
+pub fn hosts_file(namespace: &str) -> PathBuf {
+    Path::new(FILES).join(namespace).join("hosts")
 }
 
 /// Makes a namespace that leads nowhere.
@@ -264,14 +278,28 @@ where
     T: Send,
     F: Future<Output = anyhow::Result<T>>,
 {
+    inside(namespace, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(future())
+    })
+}
+
+/// Runs something on a thread of that namespace and waits for it. Threads and
+/// programs that it starts are of the namespace, too.
+///
+/// # Errors
+/// When the namespace cannot be entered, or its own.
+pub fn inside<T: Send>(
+    namespace: &str,
+    what: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let path = Path::new(NAMED).join(namespace);
             let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
             // Only this thread changes, and whatever it makes.
             setns(file.as_fd(), CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {namespace}"))?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(future())
+            what()
         });
         match thread.join() {
             Ok(result) => result,

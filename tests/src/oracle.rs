@@ -2,8 +2,11 @@
 
 pub mod accept;
 pub mod authz;
+pub mod ca;
 pub mod difference;
 pub mod init;
+pub mod inject;
+pub mod validate;
 pub mod xds;
 pub mod xds_push;
 

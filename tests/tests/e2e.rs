@@ -1,6 +1,8 @@
 //! A mesh with real Envoys in network namespaces (root). One mesh serves all
 //! cases, one after the other; each leaves it as it found it.
 
+#[path = "e2e/cases.rs"]
+mod cases;
 #[path = "e2e/certificate.rs"]
 mod certificate;
 #[path = "e2e/configuration.rs"]
@@ -9,6 +11,8 @@ mod configuration;
 mod destinations;
 #[path = "e2e/dns.rs"]
 mod dns;
+#[path = "e2e/dynamic.rs"]
+mod dynamic;
 #[path = "e2e/example.rs"]
 mod example;
 #[path = "e2e/extensions.rs"]
@@ -27,6 +31,8 @@ mod policies;
 mod proxyless;
 #[path = "e2e/routes.rs"]
 mod routes;
+#[path = "e2e/secure.rs"]
+mod secure;
 #[path = "e2e/services.rs"]
 mod services;
 #[path = "e2e/sidecar.rs"]
@@ -83,6 +89,9 @@ fn main() -> ExitCode {
     let of_gateway = of_one_mesh(gateway::CASES, gateway::start, &mut trials);
     let of_extensions = of_one_mesh(extensions::CASES, extensions::start, &mut trials);
     let of_policies = of_one_mesh(policies::CASES, policies::start, &mut trials);
+    let of_dynamic = of_one_mesh(dynamic::CASES, dynamic::start, &mut trials);
+    let of_cases = of_one_mesh(cases::CASES, cases::start, &mut trials);
+    let of_secure = of_one_mesh(secure::CASES, secure::start, &mut trials);
     for (name, case) in start::CASES.iter().chain(interruption::CASES).chain(dns::CASES) {
         trials.push(Trial::test(*name, move || case().map_err(|error| format!("{error:#}").into())));
     }
@@ -91,7 +100,7 @@ fn main() -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&args, trials);
     // Removes everything before the program ends.
-    for mesh in [of_bookinfo, of_gateway, of_extensions, of_policies] {
+    for mesh in [of_bookinfo, of_gateway, of_extensions, of_policies, of_cases, of_dynamic, of_secure] {
         drop(mesh.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
     conclusion.exit_code()

@@ -2,12 +2,14 @@
 //! the look-up by `apiVersion` and `kind`, and typed access to the store.
 
 mod authorization_policy;
+mod config_map;
 mod destination_rule;
 mod endpoint_slice;
 mod endpoints;
 mod envoy_filter;
 mod foreign;
 mod gateway;
+pub(crate) mod metadata;
 mod peer_authentication;
 mod proxy_config;
 mod request_authentication;
@@ -26,7 +28,7 @@ use std::fmt;
 
 use proto::istio::extensions::v1alpha1::{TrafficExtension, WasmPlugin};
 use proto::istio::networking::v1alpha3::{
-    DestinationRule, EnvoyFilter, Gateway, Sidecar, VirtualService, WorkloadEntry, WorkloadGroup,
+    DestinationRule, EnvoyFilter, Gateway, Sidecar, VirtualService, WorkloadGroup,
 };
 use proto::istio::networking::v1beta1::ProxyConfig;
 use proto::istio::security::v1beta1::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
@@ -34,7 +36,8 @@ use proto::istio::telemetry::v1alpha1::Telemetry;
 use serde_json::Value;
 
 use crate::kube::{
-    EndpointSlice, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount, ServiceEntry,
+    ConfigMap, EndpointSlice, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount, ServiceEntry,
+    WorkloadEntry,
 };
 use crate::validate::Checker;
 use crate::yaml::content::{self, ReadError};
@@ -164,7 +167,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Service "" ["v1"] "services" true Shape::spec(service::UNUSED) => service::check;
+    Service "" ["v1"] "services" true Shape::whole(&["spec", "status"], Some(service::UNUSED)) => service::check;
     EndpointSlice "discovery.k8s.io" ["v1"] "endpointslices" true Shape::whole(&["addressType", "endpoints", "ports"], Some(endpoint_slice::UNUSED)) => endpoint_slice::check;
     Endpoints "" ["v1"] "endpoints" true Shape::whole(&["subsets"], Some(endpoint_slice::UNUSED)) => endpoints::check;
     Pod "" ["v1"] "pods" true Shape::whole(&["spec", "status"], None) => |_, _| {};
@@ -172,8 +175,9 @@ kinds! {
     Namespace "" ["v1"] "namespaces" false Shape::whole(&["spec", "status"], None) => |_, _| {};
     ServiceAccount "" ["v1"] "serviceaccounts" true Shape::whole(&["secrets", "imagePullSecrets", "automountServiceAccountToken"], None) => |_, _| {};
     Secret "" ["v1"] "secrets" true Shape::whole(&["data", "stringData", "type", "immutable"], None) => secret::check;
+    ConfigMap "" ["v1"] "configmaps" true Shape::whole(&["data", "binaryData", "immutable"], None) => config_map::check;
     ServiceEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "serviceentries" true Shape::whole(&["spec", "status"], Some(&[])) => service_entry::check;
-    WorkloadEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "workloadentries" true Shape::spec(&[]) => workload_entry::check;
+    WorkloadEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "workloadentries" true Shape::whole(&["spec", "status"], Some(workload_entry::UNUSED)) => workload_entry::check;
     VirtualService "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "virtualservices" true Shape::spec(&[]) => virtual_service::check;
     DestinationRule "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "destinationrules" true Shape::spec(&[]) => destination_rule::check;
     WorkloadGroup "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "workloadgroups" true Shape::spec(&[]) => workload_group::check;

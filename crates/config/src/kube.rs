@@ -1,24 +1,50 @@
 //! Kubernetes objects, cut down to what the mesh uses.
 
+mod config_map;
 mod endpoint_slice;
 mod endpoints;
 mod pod;
 mod secret;
 mod service;
 mod service_entry;
+mod workload_entry;
 
 use serde::Deserialize;
 
+pub use config_map::ConfigMap;
 pub use endpoint_slice::{Conditions, Endpoint, EndpointPort, EndpointSlice, TargetRef};
 pub use endpoints::{EndpointAddress, EndpointSubset, Endpoints};
 pub use pod::{Container, ContainerPort, Pod, PodCondition, PodIp, PodSpec, PodStatus};
 pub use secret::{Flaw, Pair, Roots, Secret, TLS_TYPE};
-pub use service::{Service, ServicePort, TargetPort};
+pub use service::{
+    LoadBalancerIngress, LoadBalancerStatus, Service, ServicePort, ServiceSpec, ServiceStatus, TargetPort,
+};
 pub use service_entry::ServiceEntry;
+pub use workload_entry::{Condition, WorkloadEntry, WorkloadStatus};
 
-/// A node; the mesh uses its labels only.
+/// A node; of its labels the mesh takes where it is.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-pub struct Node {}
+#[serde(default)]
+pub struct Node {
+    /// What the cluster says of it.
+    pub status: NodeStatus,
+}
+
+/// What the cluster says of a node.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    /// What it runs.
+    pub node_info: NodeInfo,
+}
+
+/// What a node runs.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeInfo {
+    /// Version of the kubelet, `v1.33.1`: it says which kinds of containers there are.
+    pub kubelet_version: String,
+}
 
 /// A namespace; the mesh uses its labels only.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]

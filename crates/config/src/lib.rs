@@ -5,6 +5,7 @@
 //! rules. Nothing here knows Envoy, but
 //! for the pieces of its configuration that people write in patches ([`patch`]).
 
+pub mod admission;
 pub mod jwks;
 pub mod kind;
 pub mod kube;

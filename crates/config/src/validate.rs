@@ -27,6 +27,12 @@ pub struct Checker {
     pub findings: Vec<Finding>,
 }
 
+/// Whether it is `NAMESPACE/NAME`, as ConfigMaps are named behind `configmap://`.
+pub(crate) fn is_config_map(text: &str) -> bool {
+    let parts = text.split_once('/');
+    parts.is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'))
+}
+
 impl Checker {
     /// The object cannot be used.
     pub fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
@@ -44,6 +50,17 @@ impl Checker {
             field: field.into(),
             message: message.into(),
         });
+    }
+
+    /// Applies rules to a part of the object: what they find is below `at`.
+    pub fn within(&mut self, at: &str, rules: impl FnOnce(&mut Self)) {
+        let mut inner = Self::default();
+        rules(&mut inner);
+        self.findings.extend(inner.findings.into_iter().map(|mut finding| {
+            finding.field =
+                if finding.field.is_empty() { at.to_owned() } else { format!("{at}.{}", finding.field) };
+            finding
+        }));
     }
 
     /// Whether the object cannot be used.
@@ -226,7 +243,8 @@ pub fn is_dns_subdomain(text: &str) -> bool {
 }
 
 /// The known word that may have been meant.
-pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |known: &str| strsim::osa_distance(&word.to_lowercase(), &known.to_lowercase());
     known
         .map(|known| (distance(known), known))

@@ -5,6 +5,7 @@
 //! do about it is the caller's decision.
 
 pub(crate) mod content;
+mod oneof;
 mod tree;
 
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::kind::Found;
-use crate::validate::{Checker, is_dns_label, is_dns_subdomain, nearest};
+use crate::kind::{Found, metadata};
+use crate::validate::{Checker, Finding, is_dns_label, is_dns_subdomain, nearest};
 use crate::{Key, Kind, Meta, Object, Position, Problem, Severity};
 use content::ReadError;
 use tree::{Lines, Located};
@@ -22,6 +23,9 @@ use tree::{Lines, Located};
 pub const MAX_FILE: usize = 32 * 1024 * 1024;
 const MAX_DOCUMENTS: usize = 100_000;
 
+/// What is said of a field inside an object that its kind does not have.
+pub const NO_SUCH_FIELD: &str = "no such field; it has no effect";
+
 /// What a file holds.
 #[derive(Debug, Default)]
 pub struct Contents {
@@ -29,6 +33,8 @@ pub struct Contents {
     pub objects: Vec<Object>,
     /// What is wrong; with an error the file is not as its author meant it.
     pub problems: Vec<Problem>,
+    /// Whether something does not fit into the type of its kind at all.
+    pub is_unreadable: bool,
 }
 
 impl Contents {
@@ -51,14 +57,31 @@ struct Header {
 /// Reads a file's text; `file` is its name in problems.
 #[must_use]
 pub fn read(file: &str, text: &str) -> Contents {
-    read_all(Reader { file: file.into(), contents: Contents::default(), keeps_refused: false }, text)
+    read_all(Reader::new(file.into(), false), text)
 }
 
 /// Reads a file's text and keeps objects that the rules of their kind refuse:
 /// such may come from an API server without our webhook, and must do no harm.
 #[must_use]
 pub fn read_unchecked(file: &str, text: &str) -> Contents {
-    read_all(Reader { file: file.into(), contents: Contents::default(), keeps_refused: true }, text)
+    read_all(Reader::new(file.into(), true), text)
+}
+
+/// Reads an object that an API server gave: it keeps what the rules of its kind
+/// refuse, too. `source` stands before problems in place of a file.
+#[must_use]
+pub fn read_live(source: &Arc<str>, kind: Kind, value: Value) -> Contents {
+    Reader::new(source.clone(), true).api_object(kind, value)
+}
+
+/// Reads an object that an API server asks about before it takes it. The API
+/// server itself checks names, which may be missing still, and knows which
+/// versions there are.
+#[must_use]
+pub fn read_asked(source: &Arc<str>, kind: Kind, value: Value) -> Contents {
+    let mut reader = Reader::new(source.clone(), false);
+    reader.has_checked_names = true;
+    reader.api_object(kind, value)
 }
 
 fn read_all(mut reader: Reader, text: &str) -> Contents {
@@ -104,6 +127,8 @@ struct Reader {
     file: Arc<str>,
     contents: Contents,
     keeps_refused: bool,
+    /// Whether somebody else looks at names.
+    has_checked_names: bool,
 }
 
 /// Where an object stands.
@@ -121,6 +146,25 @@ impl Place<'_> {
 }
 
 impl Reader {
+    fn new(file: Arc<str>, keeps_refused: bool) -> Self {
+        Self { file, contents: Contents::default(), keeps_refused, has_checked_names: false }
+    }
+
+    /// An object of a kind that is known already.
+    fn api_object(mut self, kind: Kind, mut value: Value) -> Contents {
+        // Lists of an API server leave the kind of their items out.
+        if let Some(object) = value.as_object_mut() {
+            let version = kind.versions().first().copied().unwrap_or_default();
+            let group = kind.group();
+            let api_version =
+                if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+            object.insert("apiVersion".into(), api_version.into());
+            object.insert("kind".into(), kind.as_str().into());
+        }
+        self.object(Place { before: 0, lines: &Lines::default() }, value);
+        self.contents
+    }
+
     fn problem(
         &mut self,
         severity: Severity,
@@ -170,6 +214,7 @@ impl Reader {
         let header: Header = match content::whole(&value, &mut Vec::new()) {
             Ok(header) => header,
             Err(ReadError { field, message }) => {
+                self.contents.is_unreadable = true;
                 return self.error(place.line(&field), None, &field, message);
             }
         };
@@ -192,7 +237,9 @@ impl Reader {
         } else if meta.namespace.is_empty() {
             meta.namespace = "default".into();
         }
-        if let Err((field, message)) = check_names(kind, &meta) {
+        if let Err((field, message)) = check_names(kind, &meta)
+            && !self.has_checked_names
+        {
             return self.error(place.line(field), None, field, message);
         }
         let key = Key { kind, namespace: meta.namespace.as_str().into(), name: meta.name.as_str().into() };
@@ -218,6 +265,7 @@ impl Reader {
         let spec = match kind.read(value, &mut unknown) {
             Ok(spec) => spec,
             Err(ReadError { field, message }) => {
+                self.contents.is_unreadable = true;
                 return self.error(place.line(&field), Some(key), &field, message);
             }
         };
@@ -229,7 +277,7 @@ impl Reader {
             self.problem(severity, place.line(&field), Some(key.clone()), &field, message);
         }
         for field in unknown.into_iter().filter(|field| kind.is_told_when_unknown(field)) {
-            let message = "no such field; it has no effect".to_owned();
+            let message = NO_SUCH_FIELD.to_owned();
             self.problem(Severity::Warning, place.line(&field), Some(key.clone()), &field, message);
         }
         let mut checker = Checker::default();
@@ -242,6 +290,14 @@ impl Reader {
                 (true, field) => format!("spec.{field}"),
             };
             self.problem(finding.severity, place.line(&field), Some(key.clone()), &field, finding.message);
+        }
+        if kind.is_istio() {
+            let mut checker = Checker::default();
+            metadata::check(value, &meta, &spec, &mut checker);
+            failed |= checker.has_errors();
+            for Finding { severity, field, message } in checker.findings {
+                self.problem(severity, place.line(&field), Some(key.clone()), &field, message);
+            }
         }
         if !failed || self.keeps_refused {
             let position = Position { file: self.file.clone(), line: place.line("") };

@@ -1,5 +1,6 @@
 //! Settings of the whole mesh and of one proxy: defaults, layers, YAML.
 
+mod check;
 pub mod extension_provider;
 mod mesh_config;
 pub mod networks;

@@ -7,6 +7,7 @@ use proto::istio::mesh::v1alpha1 as api;
 use proto::istio::mesh::v1alpha1::mesh_config::OutboundTrafficPolicy;
 use proto::istio::mesh::v1alpha1::mesh_config::outbound_traffic_policy::Mode;
 
+use crate::check;
 use crate::extension_provider;
 use crate::proxy_config;
 use crate::yaml::{self, Error};
@@ -61,10 +62,18 @@ impl MeshConfig {
     /// # Errors
     /// When the text is no YAML, or a field has a value that it cannot have.
     pub fn from_yaml(text: &str) -> Result<Self, Error> {
+        Self::default().overlaid(text)
+    }
+
+    /// Reads settings from YAML over these.
+    ///
+    /// # Errors
+    /// As [`Self::from_yaml`].
+    pub fn overlaid(&self, text: &str) -> Result<Self, Error> {
         let mut over = yaml::parse(text)?;
         // `defaultConfig` has layers of its own: it does not replace the defaults as a whole.
         let proxy = over.as_object_mut().and_then(|map| map.remove("defaultConfig"));
-        let base = Self::default().api;
+        let base = self.api.clone();
         let (mut api, mut unknown_fields) = yaml::overlay(&base, &over, yaml::Rules::default())?;
         // Providers add up, too.
         if over.get("extensionProviders").or_else(|| over.get("extension_providers")).is_some() {
@@ -73,7 +82,8 @@ impl MeshConfig {
             api.extension_providers = extension_provider::merge(base.extension_providers, own);
         }
         if let Some(proxy) = proxy {
-            let (config, unknown) = yaml::overlay(&proxy_config::defaults(), &proxy, proxy_config::RULES)?;
+            let below = base.default_config.unwrap_or_else(proxy_config::defaults);
+            let (config, unknown) = yaml::overlay(&below, &proxy, proxy_config::RULES)?;
             api.default_config = Some(config);
             unknown_fields.extend(unknown.into_iter().map(|name| format!("defaultConfig.{name}")));
         }
@@ -83,6 +93,7 @@ impl MeshConfig {
                 return Err(Error::Field(format!("trustDomain: {error}")));
             }
         }
+        check::mesh(&config.api).map_err(Error::Field)?;
         Ok(config)
     }
 
@@ -98,13 +109,20 @@ impl MeshConfig {
         self.api.outbound_traffic_policy.as_ref().is_none_or(|policy| policy.mode() != Mode::RegistryOnly)
     }
 
+    /// Whether requests to unknown destinations go where DNS says that the host
+    /// is that they name, whatever address the client has chosen.
+    #[must_use]
+    pub fn resolves_unknown(&self) -> bool {
+        let policy = self.api.outbound_traffic_policy.as_ref();
+        policy.is_some_and(|policy| policy.mode() == Mode::AllowAnyDynamicDns)
+    }
+
     /// What the user set and does not have its whole effect, each with its field.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let policy = self.api.outbound_traffic_policy.as_ref();
-        if policy.is_some_and(|policy| policy.mode() == Mode::AllowAnyDynamicDns) {
-            let what = "outboundTrafficPolicy.mode: ALLOW_ANY_DYNAMIC_DNS is not supported yet: it is as \
-                        ALLOW_ANY, where the client has chosen the address";
+        if policy.is_some_and(|policy| policy.tls.is_some()) && !self.resolves_unknown() {
+            let what = "outboundTrafficPolicy.tls: has an effect with mode ALLOW_ANY_DYNAMIC_DNS only";
             return vec![what.to_owned()];
         }
         Vec::new()
@@ -136,7 +154,10 @@ noSuchField: 1
         assert_eq!(config.trust_domain(), "example.org");
         assert!(!config.allows_any_outbound());
         let dynamic = MeshConfig::from_yaml("outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}").unwrap();
-        assert!(dynamic.allows_any_outbound() && dynamic.warnings().len() == 1);
+        assert!(dynamic.allows_any_outbound() && dynamic.resolves_unknown());
+        let idle =
+            MeshConfig::from_yaml("outboundTrafficPolicy: {mode: ALLOW_ANY, tls: {mode: SIMPLE}}").unwrap();
+        assert_eq!((dynamic.warnings().len(), idle.warnings().len()), (0, 1));
         assert!(config.has_auto_mtls());
         assert_eq!(config.connect_timeout.unwrap().seconds, 60);
         let proxy = config.default_config.as_ref().unwrap();

@@ -46,6 +46,15 @@ pub fn defaults() -> ProxyConfig {
     }
 }
 
+/// Lays one more layer, written as YAML, on a configuration; returns the names
+/// of fields that do not exist as well.
+///
+/// # Errors
+/// When the layer cannot be used.
+pub fn apply(base: &ProxyConfig, layer: &str) -> Result<(ProxyConfig, Vec<String>), yaml::Error> {
+    yaml::overlay(base, &yaml::parse(layer)?, RULES)
+}
+
 /// What the layers come from.
 #[derive(Clone, Debug, Default)]
 pub struct Layers<'a> {

@@ -12,6 +12,9 @@ pub const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 /// Destination of traffic that must not go anywhere.
 pub const BLACK_HOLE: &str = "BlackHoleCluster";
 
+/// Destination of requests that match nothing, by the name that they bear.
+pub const DYNAMIC_DNS: &str = "AllowAnyDynamicDNSCluster";
+
 /// Which way traffic goes, seen from the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {

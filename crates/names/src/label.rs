@@ -42,3 +42,13 @@ pub const PERSISTENT_SESSION_HEADER: &str = "istio.io/persistent-session-header"
 pub const DRAINING: &str = "istio.io/draining";
 /// On a service whose ports are not those of the gateways behind it.
 pub const NO_GATEWAY_PORTS: &str = "experimental.istio.io/disable-gateway-port-translation";
+/// Whether a pod gets a sidecar.
+pub const INJECT: &str = "sidecar.istio.io/inject";
+/// `enabled` on a namespace whose pods get sidecars of the default revision.
+pub const INJECTION: &str = "istio-injection";
+/// Protocol of tunnels that a workload accepts.
+pub const TUNNEL: &str = "networking.istio.io/tunnel";
+/// Name of an application, by which Kubernetes' tools know it.
+pub const APP_NAME: &str = "app.kubernetes.io/name";
+/// Version of an application, by which Kubernetes' tools know it.
+pub const APP_VERSION: &str = "app.kubernetes.io/version";

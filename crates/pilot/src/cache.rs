@@ -5,6 +5,7 @@
 //! out as before is the same list, so that who has it compares one pointer.
 
 mod client;
+mod contents;
 mod interner;
 mod named;
 
@@ -22,6 +23,7 @@ use self::interner::Interner;
 use self::named::Named;
 use crate::class::Class;
 use crate::depend::{Part, Stamps};
+use crate::finding::Finding;
 use crate::generate::{self, Side};
 use crate::proxy::Proxy;
 use crate::scope::View;
@@ -67,6 +69,9 @@ pub(crate) struct Shared {
     listeners: Mutex<Slot>,
     names: Mutex<Slot>,
     routes: Mutex<Named>,
+    /// Of applications that speak xDS themselves.
+    asked_clusters: Mutex<Named>,
+    asked_listeners: Mutex<Named>,
     endpoints: Mutex<Named>,
 }
 
@@ -75,6 +80,7 @@ pub(crate) struct Shared {
 struct Slot {
     serial: u64,
     list: Option<List>,
+    findings: Vec<Finding>,
 }
 
 /// Numbers of a cache, for debug pages.
@@ -131,7 +137,9 @@ impl Cache {
             for slot in [&shared.clusters, &shared.listeners, &shared.names] {
                 *lock(slot) = Slot::default();
             }
-            *lock(&shared.routes) = Named::default();
+            for named in [&shared.routes, &shared.asked_clusters, &shared.asked_listeners] {
+                *lock(named) = Named::default();
+            }
             shared.forget_endpoints();
         }
         self.interner.prune();
@@ -165,6 +173,8 @@ impl Shared {
             listeners: Mutex::default(),
             names: Mutex::default(),
             routes: Mutex::default(),
+            asked_clusters: Mutex::default(),
+            asked_listeners: Mutex::default(),
             endpoints: Mutex::default(),
         }
     }
@@ -215,8 +225,8 @@ impl Shared {
         let view = self.view(now, proxy);
         let made = generate::of_view(now.snapshot, proxy, &view, type_url, &Wanted::All, &[Side::Shared]);
         now.cache.count();
-        let list = same_or_new(slot.list.take(), now.cache.intern(made));
-        *slot = Slot { serial, list: Some(list.clone()) };
+        let list = same_or_new(slot.list.take(), now.cache.intern(made.resources));
+        *slot = Slot { serial, list: Some(list.clone()), findings: made.findings };
         Some(list)
     }
 

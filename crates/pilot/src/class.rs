@@ -15,7 +15,7 @@ use proto::istio::security::v1beta1::{AuthorizationPolicy, RequestAuthentication
 use proto::istio::telemetry::v1alpha1::Telemetry;
 
 use crate::proxy::{Interception, Proxy, ProxyKind};
-use crate::scope::workload_ports;
+use crate::scope::{udp_ports, workload_ports};
 use crate::snapshot::endpoint::Locality;
 use crate::snapshot::service::TrafficDistribution;
 use crate::snapshot::{Service, Snapshot};
@@ -38,6 +38,8 @@ pub(crate) struct Class {
     is_router: bool,
     /// Of gateways: ports that they listen on in place of those in front.
     ports: BTreeMap<u16, u16>,
+    /// Of gateways that offer HTTP/3: ports in front that take UDP.
+    udp_ports: BTreeSet<u16>,
     is_proxyless: bool,
     pub(crate) namespace: String,
     domain: String,
@@ -228,6 +230,11 @@ impl Class {
             detail,
             is_router,
             ports: if is_router { workload_ports(snapshot, proxy) } else { BTreeMap::new() },
+            udp_ports: if is_router && snapshot.settings.features.quic_listeners {
+                udp_ports(snapshot, proxy)
+            } else {
+                BTreeSet::new()
+            },
             is_proxyless: proxy.is_proxyless,
             namespace: proxy.namespace.clone(),
             domain: proxy.id.domain.clone(),

@@ -15,6 +15,7 @@ use config::{Key, Kind, Object};
 use names::Hostname;
 
 use self::audience::Audience;
+use crate::settings::KeyFetch;
 use crate::snapshot::Snapshot;
 
 /// A part of what proxies get.
@@ -64,6 +65,9 @@ const ALL: &[Part] = &[
 
 /// Changed hosts that are remembered one by one.
 const RECENT: usize = 1024;
+
+/// Namespaces that are remembered one by one beyond those that have services.
+const FEW_NAMESPACES: usize = 256;
 
 /// Addresses of changed endpoints that are remembered one by one.
 const MAX_ADDRESSES: usize = 10_000;
@@ -164,12 +168,16 @@ impl Stamps {
                     let parts = [Part::Listeners, Part::OwnListeners, Part::Gateways];
                     stamps.mark(&parts, &Audience::Everyone);
                 }
+                if matches!(changed.how, services::How::Shape) {
+                    stamps.keys_of(new, changed.host);
+                }
             }
             stamps.forget_hosts(new.services.len());
             if old.networks != new.networks {
                 stamps.mark(&[Part::Endpoints, Part::Clusters, Part::Gateways], &Audience::Everyone);
             }
         }
+        stamps.forget_namespaces(new.directory.namespaces());
         stamps
     }
 
@@ -214,7 +222,7 @@ impl Stamps {
             Kind::Sidecar | Kind::Namespace => self.mark(ALL, &audience),
             // Services are compared one by one.
             _ if services::concern(kind) => {}
-            Kind::ProxyConfig | Kind::WorkloadGroup | Kind::ServiceAccount => {}
+            Kind::ProxyConfig | Kind::WorkloadGroup | Kind::ServiceAccount | Kind::ConfigMap => {}
             _ => self.mark(ALL, &Audience::Everyone),
         }
     }
@@ -234,6 +242,17 @@ impl Stamps {
                 self.mark(OUTBOUND, &audience);
                 let own = changed.services().map(|service| service.namespace.clone()).collect();
                 self.mark(OWN, &Audience::Namespaces(own));
+            }
+        }
+    }
+
+    /// Where Envoy fetches keys from servers of the mesh alone, it depends on
+    /// whether the server is one.
+    fn keys_of(&mut self, snapshot: &Snapshot, host: &Hostname) {
+        if snapshot.settings.features.key_fetch == KeyFetch::Hybrid {
+            for namespace in snapshot.jwt.users_of(host) {
+                let audience = Audience::of_namespace(namespace, &snapshot.mesh);
+                self.mark(&[Part::OwnListeners, Part::Gateways], &audience);
             }
         }
     }
@@ -268,6 +287,19 @@ impl Stamps {
         if self.hosts.len() > 2 * services + RECENT {
             self.hosts = Arc::default();
             self.everyone[Part::Endpoints as usize] = self.serial;
+        }
+    }
+
+    /// Bounds it by the namespaces that there are: what was marked for one of
+    /// those that are forgotten holds for everybody.
+    fn forget_namespaces(&mut self, namespaces: usize) {
+        if self.namespaces.len() <= 2 * namespaces + FEW_NAMESPACES {
+            return;
+        }
+        for stamps in std::mem::take(&mut self.namespaces).values() {
+            for (all, stamp) in self.everyone.iter_mut().zip(stamps) {
+                *all = (*all).max(*stamp);
+            }
         }
     }
 

@@ -20,10 +20,14 @@ use prost::Message as _;
 use xds::Resource;
 use xds::session::Wanted;
 
+pub(crate) use endpoint::own::CLUSTER as OWN_CLUSTER;
 pub use extension::extensions;
 pub(crate) use filter::access_log::Loggers;
+pub use proxyless::NoTls;
+pub(crate) use proxyless::{SERVER, without_tls};
 pub use secret::{Refusal, secrets};
 
+use crate::finding::{Finding, Notes};
 use crate::patch;
 use crate::proxy::{Proxy, ProxyKind};
 use crate::scope::{Scope, View};
@@ -36,7 +40,8 @@ use crate::snapshot::Snapshot;
 /// for it.
 #[must_use]
 pub fn generate(snapshot: &Snapshot, proxy: &Proxy, type_url: &TypeUrl, wanted: &Wanted) -> Vec<Resource> {
-    of_view(snapshot, proxy, &View::new(snapshot, proxy), type_url, wanted, &[Side::Shared, Side::Own])
+    let view = View::new(snapshot, proxy);
+    of_view(snapshot, proxy, &view, type_url, wanted, &[Side::Shared, Side::Own]).resources
 }
 
 /// Two parts of what a proxy has of a type.
@@ -49,6 +54,15 @@ pub(crate) enum Side {
     Own,
 }
 
+/// Resources, and what was found while they were made.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    /// In their order.
+    pub(crate) resources: Vec<Resource>,
+    /// For those who want to know.
+    pub(crate) findings: Vec<Finding>,
+}
+
 /// Those of some sides, one after the other, of a proxy that sees this.
 pub(crate) fn of_view(
     snapshot: &Snapshot,
@@ -57,8 +71,15 @@ pub(crate) fn of_view(
     type_url: &TypeUrl,
     wanted: &Wanted,
     sides: &[Side],
-) -> Vec<Resource> {
-    let scope = Scope::new(snapshot, proxy, view);
+) -> Made {
+    let notes = Notes::default();
+    let scope = Scope::new(snapshot, proxy, view).noting(&notes);
+    let resources = of_scope(scope, type_url, wanted, sides);
+    Made { resources, findings: notes.take(&proxy.name()) }
+}
+
+fn of_scope(scope: Scope<'_>, type_url: &TypeUrl, wanted: &Wanted, sides: &[Side]) -> Vec<Resource> {
+    let Scope { snapshot, proxy, .. } = scope;
     let is_wanted = |name: &str| match wanted {
         Wanted::All => true,
         Wanted::Names(names) => names.contains(name),
@@ -94,13 +115,23 @@ pub(crate) fn of_view(
             .map(|listener| Resource::encode(listener.name.as_str(), listener))
             .collect(),
         TypeUrl::Route => match proxy.kind {
-            ProxyKind::Sidecar => route::outbound(scope, wanted),
-            ProxyKind::Router => route::gateway(scope, &is_wanted),
-        }
-        .into_iter()
-        .map(|routes| patch::routes(scope, routes))
-        .map(|routes| Resource::encode(routes.name.as_str(), &routes))
-        .collect(),
+            ProxyKind::Sidecar => {
+                let all = route::outbound(scope, wanted).into_iter();
+                all.map(|routes| {
+                    if patch::has_routes(scope) {
+                        let routes = patch::routes(scope, routes.message());
+                        return Resource::encode(routes.name.as_str(), &routes);
+                    }
+                    Resource::from_bytes(routes.name.as_str(), routes.encode_to_vec().into())
+                })
+                .collect()
+            }
+            ProxyKind::Router => route::gateway(scope, &is_wanted)
+                .into_iter()
+                .map(|routes| patch::routes(scope, routes))
+                .map(|routes| Resource::encode(routes.name.as_str(), &routes))
+                .collect(),
+        },
         // Credentials only where the caller has proven who asks: see `extensions`.
         TypeUrl::Extension => extensions(snapshot, proxy, &[], wanted),
         TypeUrl::Endpoint => endpoints(scope, wanted),
@@ -149,5 +180,7 @@ fn proxyless(scope: Scope<'_>, type_url: &TypeUrl, wanted: &Wanted) -> Vec<Resou
     }
 }
 
+#[cfg(test)]
+mod switches_tests;
 #[cfg(test)]
 mod tests;

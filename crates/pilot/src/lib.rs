@@ -8,6 +8,7 @@
 pub mod cache;
 mod class;
 pub mod depend;
+pub mod finding;
 pub mod generate;
 mod memo;
 mod patch;
@@ -19,9 +20,11 @@ mod scope;
 mod served;
 mod settings;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
 
 pub use generate::generate;
 pub use proxy::{Error, Interception, Proxy, ProxyKind};
 pub use served::served;
-pub use settings::{Features, KeyFetch, Percentage, Settings};
+pub use settings::{Features, KeyFetch, KeySets, Percentage, SessionLabels, Settings};
 pub use snapshot::Snapshot;

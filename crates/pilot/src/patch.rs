@@ -126,9 +126,16 @@ pub(crate) fn routes(scope: Scope<'_>, routes: RouteConfiguration) -> RouteConfi
     routes_of(scope, context(scope, Side::Shared), routes)
 }
 
+/// What routes are patched by.
+const OF_ROUTES: [ApplyTo; 3] = [ApplyTo::RouteConfiguration, ApplyTo::VirtualHost, ApplyTo::HttpRoute];
+
+/// Whether [`routes`] may change anything.
+pub(crate) fn has_routes(scope: Scope<'_>) -> bool {
+    Patches::new(scope, context(scope, Side::Shared)).is_some_and(|patches| patches.has(&OF_ROUTES))
+}
+
 fn routes_of(scope: Scope<'_>, context: PatchContext, mut routes: RouteConfiguration) -> RouteConfiguration {
-    const KINDS: [ApplyTo; 3] = [ApplyTo::RouteConfiguration, ApplyTo::VirtualHost, ApplyTo::HttpRoute];
-    if let Some(patches) = Patches::new(scope, context).filter(|patches| patches.has(&KINDS)) {
+    if let Some(patches) = Patches::new(scope, context).filter(|patches| patches.has(&OF_ROUTES)) {
         route::patch(scope, context, &patches, &mut routes);
     }
     routes

@@ -88,6 +88,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// `POD.NAMESPACE`, as people name it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.id.name, self.id.namespace)
+    }
+
     /// Reads a node message.
     ///
     /// # Errors

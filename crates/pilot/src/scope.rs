@@ -7,16 +7,18 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use config::Key;
 use names::Hostname;
 use proto::istio::networking::v1alpha3::ConnectionPoolSettings;
 
-use crate::proxy::Proxy;
+use crate::finding::{Notes, Topic};
+use crate::proxy::{Proxy, ProxyKind};
 use crate::snapshot::authn::Modes;
 use crate::snapshot::destination_rule::Rule;
 use crate::snapshot::sidecar;
-use crate::snapshot::{Service, Snapshot};
+use crate::snapshot::{Port, Service, Snapshot};
 
-pub(crate) use inbound::{Inbound, workload_ports};
+pub(crate) use inbound::{Inbound, udp_ports, workload_ports};
 pub(crate) use view::{Egress, View};
 
 /// A proxy with what it sees.
@@ -25,11 +27,30 @@ pub(crate) struct Scope<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) proxy: &'a Proxy,
     pub(crate) view: &'a View,
+    notes: Option<&'a Notes>,
 }
 
 impl<'a> Scope<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, proxy: &'a Proxy, view: &'a View) -> Self {
-        Self { snapshot, proxy, view }
+        Self { snapshot, proxy, view, notes: None }
+    }
+
+    /// The same, with somebody who wants to know what is found.
+    pub(crate) fn noting(self, notes: &'a Notes) -> Self {
+        Self { notes: Some(notes), ..self }
+    }
+
+    /// Tells what is found, if somebody wants to know.
+    pub(crate) fn note(
+        self,
+        topic: Topic,
+        key: String,
+        object: Option<Key>,
+        message: impl FnOnce() -> String,
+    ) {
+        if let Some(notes) = self.notes {
+            notes.add(topic, key, object, message);
+        }
     }
 
     /// Services that the proxy's workload may call, those of one name put
@@ -43,6 +64,12 @@ impl<'a> Scope<'a> {
         self.view.service(host)
     }
 
+    /// The first service that a name stands for (`ExternalName`), if the proxy's
+    /// workload may call it.
+    pub(crate) fn service_by_alias(self, alias: &Hostname) -> Option<&'a Arc<Service>> {
+        self.view.service_by_alias(alias)
+    }
+
     /// Whether connections to destinations that are not known are let through.
     pub(crate) fn allows_any_outbound(self) -> bool {
         self.view.allows_any_outbound
@@ -52,6 +79,12 @@ impl<'a> Scope<'a> {
     /// original destination, or the Sidecar's egress proxy.
     pub(crate) fn unknown_destination(self) -> &'a str {
         &self.view.unknown_destination
+    }
+
+    /// Whether requests to hosts that are not known go where DNS says that the
+    /// host is. Gateways have no such requests.
+    pub(crate) fn resolves_unknown(self) -> bool {
+        self.view.resolves_unknown && self.proxy.kind == ProxyKind::Sidecar
     }
 
     /// The DestinationRule that holds for the proxy.
@@ -101,6 +134,14 @@ impl<'a> Scope<'a> {
     /// listeners, else those that services lead to, each once.
     pub(crate) fn inbound(self) -> Vec<Inbound<'a>> {
         inbound::ports(self)
+    }
+
+    /// The oldest service that leads to the workload, if the proxy may see it, and the
+    /// first of its ports that does.
+    pub(crate) fn own_service(self) -> Option<(&'a Arc<Service>, &'a Port)> {
+        let (host, number) = inbound::first(self)?;
+        let service = self.service(host)?;
+        Some((service, service.port(number)?))
     }
 
     /// All services that lead to a port of the workload, the oldest first.

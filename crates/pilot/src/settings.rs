@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh::{MeshConfig, MeshNetworks};
+use names::label;
 
 /// Switches of the control plane, each named as the environment variable of
 /// Istio that sets it.
@@ -38,8 +39,70 @@ pub struct Features {
     pub scope_gateway_to_namespace: bool,
     /// `PILOT_ENABLE_METADATA_EXCHANGE`: what peers say of themselves in headers is kept from workloads.
     pub metadata_exchange: bool,
+    /// `PILOT_ENABLE_PERSISTENT_SESSION_FILTER`: requests of a session go to one endpoint, for
+    /// services whose labels say so.
+    pub persistent_sessions: bool,
+    /// Labels that say so.
+    pub session_labels: SessionLabels,
+    /// `PILOT_ENABLE_QUIC_LISTENERS`: gateways offer HTTP/3 beside HTTPS.
+    pub quic_listeners: bool,
+    /// `PILOT_ALLOW_ANY_DYNAMIC_DNS_MAX_HOSTS`: hosts that a proxy keeps the addresses of, of those
+    /// that no service names.
+    pub dynamic_dns_max_hosts: u32,
     /// `PILOT_TRACE_SAMPLING`: requests that begin a trace where nothing else says how many.
     pub trace_sampling: Percentage,
+}
+
+/// Names of labels about sessions; an empty one is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionLabels {
+    /// `PILOT_PERSISTENT_SESSION_LABEL`, of services: the cookie that tells sessions apart,
+    /// `NAME` or `NAME:PATH`.
+    pub cookie: String,
+    /// `PILOT_PERSISTENT_SESSION_HEADER_LABEL`, of services: the header that does.
+    pub header: String,
+    /// `PILOT_DRAINING_LABEL`, of workloads: they take no new sessions.
+    pub draining: String,
+}
+
+impl Default for SessionLabels {
+    fn default() -> Self {
+        Self {
+            cookie: label::PERSISTENT_SESSION.into(),
+            header: label::PERSISTENT_SESSION_HEADER.into(),
+            draining: label::DRAINING.into(),
+        }
+    }
+}
+
+impl SessionLabels {
+    /// The cookie of a service with these labels.
+    #[must_use]
+    pub fn cookie<'a>(&self, labels: &'a BTreeMap<String, String>) -> Option<&'a str> {
+        value(labels, &self.cookie)
+    }
+
+    /// The header of a service with these labels.
+    #[must_use]
+    pub fn header<'a>(&self, labels: &'a BTreeMap<String, String>) -> Option<&'a str> {
+        value(labels, &self.header)
+    }
+
+    /// Whether a service with these labels has sessions, which draining endpoints go on with.
+    #[must_use]
+    pub fn has_sessions(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.cookie(labels).or_else(|| self.header(labels)).is_some()
+    }
+
+    /// Whether a workload with these labels takes no new sessions.
+    #[must_use]
+    pub fn is_draining(&self, labels: &BTreeMap<String, String>) -> bool {
+        value(labels, &self.draining).is_some()
+    }
+}
+
+fn value<'a>(labels: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    labels.get(name).map(String::as_str).filter(|value| !name.is_empty() && !value.is_empty())
 }
 
 /// A percentage, with four decimals.
@@ -88,10 +151,17 @@ impl Default for Features {
             key_fetch: KeyFetch::Istiod,
             scope_gateway_to_namespace: false,
             metadata_exchange: true,
+            persistent_sessions: false,
+            session_labels: SessionLabels::default(),
+            quic_listeners: false,
+            dynamic_dns_max_hosts: 1024,
             trace_sampling: Percentage(10_000),
         }
     }
 }
+
+/// Key sets of token issuers as JSON, by the URI that [`crate::snapshot::jwt::key_uri`] says.
+pub type KeySets = BTreeMap<String, String>;
 
 /// Settings of translation; cheap to clone.
 #[derive(Clone, Debug)]
@@ -102,10 +172,12 @@ pub struct Settings {
     pub networks: Arc<MeshNetworks>,
     /// Name of this cluster.
     pub cluster_id: Arc<str>,
+    /// Domain of the cluster's services.
+    pub domain: Arc<str>,
     /// Switches.
     pub features: Features,
-    /// Key sets of token issuers as JSON, by the URI that [`crate::snapshot::jwt::key_uri`] says.
-    pub key_sets: Arc<BTreeMap<String, String>>,
+    /// Key sets of token issuers.
+    pub key_sets: Arc<KeySets>,
     /// Variables of istiod's environment that headers for collectors of traces are taken from.
     pub variables: Arc<BTreeMap<String, String>>,
 }
@@ -118,6 +190,7 @@ impl Settings {
             mesh,
             networks: Arc::default(),
             cluster_id: cluster_id.into(),
+            domain: "cluster.local".into(),
             features: Features::default(),
             key_sets: Arc::default(),
             variables: Arc::default(),

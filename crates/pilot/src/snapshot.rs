@@ -2,6 +2,7 @@
 //!
 //! Each part is the index of one kind; none knows a proxy or Envoy.
 
+mod asked;
 pub(crate) mod attach;
 pub mod authn;
 pub mod authz;
@@ -26,7 +27,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use config::kube::Pod;
-use config::{Kind, Meta, Problem, Store};
+use config::{Kind, Meta, Object, Problem, SpecKind, Store};
 use mesh::MeshConfig;
 use names::Hostname;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
@@ -36,7 +37,7 @@ use crate::class::Traits;
 use crate::generate::Loggers;
 use crate::memo::Memo;
 use crate::rbac;
-use crate::settings::Settings;
+use crate::settings::{KeySets, Settings};
 
 pub use authn::MtlsMode;
 pub use endpoint::{Endpoint, Endpoints};
@@ -51,6 +52,8 @@ pub struct Workload {
     pub pod: Pod,
     /// Where it runs: by its own label, else by its node's.
     pub locality: endpoint::Locality,
+    /// What it was made from.
+    source: Arc<Object>,
 }
 
 /// All objects, indexed.
@@ -69,7 +72,7 @@ pub struct Snapshot {
     pub directory: Arc<directory::Directory>,
     /// Networks that the mesh spans.
     pub networks: Arc<network::Networks>,
-    pods: Arc<BTreeMap<IpAddr, Workload>>,
+    pods: Arc<BTreeMap<IpAddr, Arc<Workload>>>,
     /// By what its objects tell proxies apart.
     pub(crate) traits: Arc<Traits>,
     /// DestinationRules.
@@ -116,14 +119,22 @@ impl Snapshot {
     /// have changed. What depends on no other is taken over as it is.
     #[must_use]
     pub fn next(&self, store: &Store, kinds: &BTreeSet<Kind>) -> Self {
-        Self::make(store, &self.settings, &Basis { previous: Some(self), kinds })
+        self.next_with_keys(store, kinds, self.settings.key_sets.clone())
+    }
+
+    /// The same with other key sets of token issuers. `kinds` must then name
+    /// RequestAuthentication if any of them takes keys that have changed.
+    #[must_use]
+    pub fn next_with_keys(&self, store: &Store, kinds: &BTreeSet<Kind>, key_sets: Arc<KeySets>) -> Self {
+        let settings = Settings { key_sets, ..self.settings.clone() };
+        Self::make(store, &settings, &Basis { previous: Some(self), kinds })
     }
 
     fn make(store: &Store, settings: &Settings, basis: &Basis<'_>) -> Self {
         let (mesh, cluster_id) = (settings.mesh.clone(), &settings.cluster_id);
         let root = &mesh.root_namespace;
-        let domain = "cluster.local".to_owned();
-        let pods = basis.keep(&[Kind::Pod, Kind::Node], |old| &old.pods, || pods(store));
+        let domain = settings.domain.to_string();
+        let pods = basis.keep(&[Kind::Pod, Kind::Node], |old| &old.pods, || pods(store, basis.pods()));
         let authn =
             basis.keep(&[Kind::PeerAuthentication], |old| &old.authn, || authn::Index::build(store, root));
         let authz =
@@ -151,7 +162,8 @@ impl Snapshot {
             || virtual_service::Index::build(store, &mesh, &domain),
         );
         let gateways = basis.keep(&[Kind::Gateway], |old| &old.gateways, || gateway::Index::build(store));
-        let secrets = basis.keep(&[Kind::Secret], |old| &old.secrets, || secret::Index::build(store));
+        let secrets =
+            basis.keep(&[Kind::Secret, Kind::ConfigMap], |old| &old.secrets, || secret::Index::build(store));
         let telemetry =
             basis.keep(&[Kind::Telemetry], |old| &old.telemetry, || telemetry::Index::build(store, root));
         let extensions = basis.keep(
@@ -196,9 +208,12 @@ impl Snapshot {
             let mut problems = virtual_service::dangling(store, &snapshot);
             problems.extend(gateway::problems(store, &snapshot));
             problems.extend(telemetry::dangling(store, &snapshot));
+            problems.extend(network::problems(store, &snapshot));
             problems.extend(snapshot.envoy_filters.problems(store));
             problems
         });
+        let of_policies = authz::problems(store, &snapshot);
+        snapshot.problems.extend(of_policies);
         snapshot
     }
 
@@ -218,20 +233,29 @@ impl Snapshot {
     /// The pod at that address.
     #[must_use]
     pub fn pod(&self, ip: IpAddr) -> Option<&Workload> {
-        self.pods.get(&ip)
+        self.pods.get(&ip).map(|pod| &**pod)
     }
 }
 
+type Pods = BTreeMap<IpAddr, Arc<Workload>>;
+
 /// Pods by address; those on the node's network share theirs and are left out.
-fn pods(store: &Store) -> BTreeMap<IpAddr, Workload> {
+/// Where `old` ones are given, those that are as they were are the same.
+fn pods(store: &Store, old: Option<&Pods>) -> Pods {
     let mut pods = BTreeMap::new();
-    for (object, pod) in store.all::<Pod>() {
+    for object in store.shared(Kind::Pod) {
+        let Some(pod) = Pod::of(&object.spec) else { continue };
         if pod.spec.host_network || pod.is_finished() {
             continue;
         }
         for ip in pod.addresses().filter_map(|ip| ip.parse().ok()) {
-            let locality = endpoint::of_pod(store, &object.meta, pod);
-            pods.insert(ip, Workload { meta: object.meta.clone(), pod: pod.clone(), locality });
+            let known = old.and_then(|old| old.get(&ip)).filter(|old| Arc::ptr_eq(&old.source, object));
+            let workload = known.cloned().unwrap_or_else(|| {
+                let locality = endpoint::of_pod(store, &object.meta, pod);
+                let (meta, pod, source) = (object.meta.clone(), pod.clone(), object.clone());
+                Arc::new(Workload { meta, pod, locality, source })
+            });
+            pods.insert(ip, workload);
         }
     }
     pods

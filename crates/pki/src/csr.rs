@@ -39,6 +39,9 @@ pub enum Error {
     Make(String),
 }
 
+/// What requests begin with.
+const BEGIN: [&str; 2] = ["-----BEGIN CERTIFICATE REQUEST-----", "-----BEGIN NEW CERTIFICATE REQUEST-----"];
+
 /// A request whose signature was checked. Only its public key counts, and
 /// whether it asks for a common name.
 pub struct Csr {
@@ -61,11 +64,13 @@ impl Csr {
         if text.len() > MAX_LENGTH {
             return Err(Error::TooLong(text.len()));
         }
-        let start = ["-----BEGIN CERTIFICATE REQUEST-----", "-----BEGIN NEW CERTIFICATE REQUEST-----"]
-            .iter()
-            .filter_map(|begin| text.find(begin))
-            .min()
-            .ok_or(Error::NoPem)?;
+        let begins = BEGIN.iter().flat_map(|begin| text.match_indices(begin));
+        let mut starts: Vec<usize> = begins.map(|(at, _)| at).collect();
+        starts.sort_unstable();
+        let start = *starts.first().ok_or(Error::NoPem)?;
+        if starts.len() > 1 {
+            return Err(Error::Malformed("another request after its end".into()));
+        }
         let (pem, _) = x509_parser::pem::Pem::read(std::io::Cursor::new(&text.as_bytes()[start..]))
             .map_err(|_| Error::NoPem)?;
         let (rest, request) = X509CertificationRequest::from_der(&pem.contents)

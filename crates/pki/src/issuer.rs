@@ -250,6 +250,18 @@ impl Issuer {
         &self.root
     }
 
+    /// The signing certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// The certificates that are sent between a leaf and the roots, PEM.
+    #[must_use]
+    pub fn chain(&self) -> &[String] {
+        &self.chain
+    }
+
     /// Until when it can sign.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {

@@ -5,6 +5,7 @@
 
 pub mod directory;
 pub mod file;
+pub mod kubernetes;
 
 use std::sync::Arc;
 

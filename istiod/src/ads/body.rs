@@ -12,8 +12,10 @@ use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
+use xds::Variant;
 use xds::wire::Pieces;
-use xds::{Answer, Variant};
+
+use crate::push::connection::Outgoing;
 
 /// Pieces of a response that are with the transport. What waits there is memory
 /// of this connection alone; two keep the socket busy.
@@ -23,7 +25,7 @@ const IN_FLIGHT: usize = 2;
 #[derive(Debug)]
 pub(super) struct Responses {
     variant: Variant,
-    answers: mpsc::Receiver<Result<Answer, Status>>,
+    answers: mpsc::Receiver<Result<Outgoing, Status>>,
     /// The response that is being written.
     current: Option<Pieces>,
     flight: Arc<Flight>,
@@ -78,7 +80,7 @@ impl Flight {
 impl Responses {
     /// The body with the answers of that channel.
     #[must_use]
-    pub(super) fn new(variant: Variant, answers: mpsc::Receiver<Result<Answer, Status>>) -> Self {
+    pub(super) fn new(variant: Variant, answers: mpsc::Receiver<Result<Outgoing, Status>>) -> Self {
         Self { variant, answers, current: None, flight: Arc::default(), is_ended: false }
     }
 }
@@ -102,9 +104,12 @@ impl http_body::Body for Responses {
             }
             this.current = None;
             let status = match ready!(this.answers.poll_recv(cx)) {
-                Some(Ok(answer)) => {
+                Some(Ok(Outgoing::Answer(answer))) => {
                     this.current = Some(Pieces::new(this.variant, answer));
                     continue;
+                }
+                Some(Ok(Outgoing::Message(message))) => {
+                    return Poll::Ready(Some(Ok(Frame::data(this.flight.track(message)))));
                 }
                 Some(Err(status)) => status,
                 None => Status::ok(""),
@@ -137,22 +142,22 @@ mod tests {
     use prost::Message as _;
     use proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
     use runtime::tasks::Tasks;
-    use xds::Resource;
     use xds::frame::PREFIX;
+    use xds::{Answer, Resource};
 
     use super::*;
 
-    fn answer(nonce: &str, bytes: usize) -> Answer {
-        Answer {
+    fn answer(nonce: &str, bytes: usize) -> Outgoing {
+        Outgoing::Answer(Answer {
             type_url: TypeUrl::Cluster,
             nonce: nonce.into(),
             version: "v".into(),
             resources: vec![Resource::from_bytes("a", vec![1; bytes].into())],
             removed: Vec::new(),
-        }
+        })
     }
 
-    fn body() -> (mpsc::Sender<Result<Answer, Status>>, Responses) {
+    fn body() -> (mpsc::Sender<Result<Outgoing, Status>>, Responses) {
         let (tx, rx) = mpsc::channel(8);
         (tx, Responses::new(Variant::Delta, rx))
     }

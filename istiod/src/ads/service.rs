@@ -60,6 +60,7 @@ impl Service {
                 let requests = Requests::<DiscoveryRequest>::new(body);
                 self.start(caller, variant, requests, |mut request| Incoming {
                     node: request.node.take(),
+                    error_code: request.error_detail.as_ref().map_or(0, |status| status.code),
                     request: wire::from_sotw(request),
                 })
             }
@@ -67,6 +68,7 @@ impl Service {
                 let requests = Requests::<DeltaDiscoveryRequest>::new(body);
                 self.start(caller, variant, requests, |mut request| Incoming {
                     node: request.node.take(),
+                    error_code: request.error_detail.as_ref().map_or(0, |status| status.code),
                     request: wire::from_delta(request),
                 })
             }

@@ -1,7 +1,7 @@
 //! The caller by its client certificate, which the TLS handshake has verified
 //! against the mesh's roots.
 
-use super::{Authenticator, Caller, Credentials};
+use super::{Authenticator, Caller, Credentials, Refusal};
 
 /// Takes the SPIFFE ids of the client certificate.
 #[derive(Debug)]
@@ -13,13 +13,13 @@ impl Authenticator for ClientCert {
         "client certificate"
     }
 
-    async fn authenticate(&self, credentials: &Credentials<'_>) -> Option<Result<Caller, String>> {
+    async fn authenticate(&self, credentials: &Credentials<'_>) -> Option<Result<Caller, Refusal>> {
         let certificate = credentials.client_cert?;
         let identities = certificate.spiffe_ids();
         Some(if identities.is_empty() {
             Err("holds no SPIFFE identity".into())
         } else {
-            Ok(Caller { identities, by: self.name() })
+            Ok(Caller { identities, by: self.name(), pod: None })
         })
     }
 }

@@ -11,7 +11,7 @@ use names::{Namespace, ServiceAccount, SpiffeId, TrustDomain};
 use pki::key::{Algorithm as KeyAlgorithm, PrivateKey};
 use serde::{Deserialize, Serialize};
 
-use super::{Authenticator, Caller, Credentials};
+use super::{Authenticator, Caller, Credentials, Refusal};
 use crate::state_dir::{self, StateDir};
 
 /// File of the signing key in the state directory.
@@ -162,16 +162,18 @@ impl Authenticator for LocalToken {
         "token"
     }
 
-    async fn authenticate(&self, credentials: &Credentials<'_>) -> Option<Result<Caller, String>> {
+    async fn authenticate(&self, credentials: &Credentials<'_>) -> Option<Result<Caller, Refusal>> {
         let token = credentials.bearer?;
-        Some(self.issuer.check(token, &self.audiences).map(|(namespace, service_account)| Caller {
+        let checked = self.issuer.check(token, &self.audiences).map(|(namespace, service_account)| Caller {
             identities: vec![SpiffeId {
                 trust_domain: self.trust_domain.clone(),
                 namespace,
                 service_account,
             }],
             by: self.name(),
-        }))
+            pod: None,
+        });
+        Some(checked.map_err(Refusal::Unproven))
     }
 }
 

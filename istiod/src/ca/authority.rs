@@ -3,18 +3,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use names::{SpiffeId, TrustDomain};
 use pki::csr::Csr;
 use pki::issuer::{self, Issuer, San};
 use pki::key::{Algorithm, PrivateKey};
 use rustls::ServerConfig;
+use tokio::sync::watch;
 
 use super::selfsigned::{KEY_FILE, ROOT_FILE};
-use super::{plugged, selfsigned};
 use crate::config::Settings;
-use crate::state_dir::{self, StateDir};
+use crate::state_dir;
 
 /// Why there is no authority, or why it does not sign.
 #[derive(Debug, thiserror::Error)]
@@ -58,61 +59,88 @@ pub enum Error {
         /// What is wrong with them.
         why: String,
     },
+    /// The Secret of the cluster does not make a CA.
+    #[error(transparent)]
+    Stored(#[from] super::secret::Error),
     /// Signing failed.
     #[error(transparent)]
     Issue(#[from] issuer::Error),
     /// A request asks for too long a lifetime.
-    #[error("requested TTL {}s is greater than the max allowed TTL {}s", requested.as_secs(), max.as_secs())]
+    #[error("requested TTL {requested} is greater than the max allowed TTL {max}")]
     Ttl {
         /// Asked for.
-        requested: Duration,
+        requested: GoDuration,
         /// Allowed.
-        max: Duration,
+        max: GoDuration,
     },
     /// istiod's own TLS settings cannot be made.
     #[error("istiod's serving certificate: {0}")]
     Serving(String),
 }
 
-/// The authority of the mesh; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Authority {
-    issuer: Arc<Issuer>,
-    default_ttl: Duration,
-    max_ttl: Duration,
+/// What the authority is made of at one time.
+#[derive(Debug)]
+pub struct Current {
+    /// What signs.
+    pub issuer: Arc<Issuer>,
+    /// The roots that members of the mesh trust, PEM: those of the issuer, and others
+    /// while one takes the place of another.
+    pub roots: String,
     /// Where the signing key comes from, for logs.
     pub origin: &'static str,
 }
 
+/// The authority of the mesh; cheap to clone, and all clones change together.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    current: Arc<watch::Sender<Arc<Current>>>,
+    default_ttl: Duration,
+    max_ttl: Duration,
+    /// Until when the last of the certificates issued so far is valid, in seconds since 1970.
+    last_expiry: Arc<AtomicU64>,
+}
+
 impl Authority {
-    /// The plug-in CA if its files are there, else the self-signed root of the
-    /// state directory.
-    ///
-    /// # Errors
-    /// When neither can be loaded.
-    pub fn open(settings: &Settings, state: &StateDir, now: SystemTime) -> Result<Self, Error> {
-        let (issuer, origin) = match plugged::open(&settings.ca_dir, now)? {
-            Some(issuer) => (issuer, "plug-in CA files"),
-            None => {
-                let domain = trust_domain(settings);
-                (
-                    selfsigned::open(state, &domain, settings.root_ttl, now)?,
-                    "self-signed root of the state directory",
-                )
-            }
-        };
-        Ok(Self {
-            issuer: Arc::new(issuer),
-            default_ttl: settings.workload_ttl,
-            max_ttl: settings.max_workload_ttl,
-            origin,
-        })
+    /// An authority that signs with `issuer`.
+    #[must_use]
+    pub fn new(issuer: Issuer, origin: &'static str, default_ttl: Duration, max_ttl: Duration) -> Self {
+        let roots = issuer.root_pem().to_owned();
+        let current = Current { issuer: Arc::new(issuer), roots, origin };
+        Self {
+            current: Arc::new(watch::Sender::new(Arc::new(current))),
+            default_ttl,
+            max_ttl,
+            last_expiry: Arc::default(),
+        }
+    }
+
+    /// What it is made of now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Current> {
+        self.current.borrow().clone()
+    }
+
+    /// Tells what it is made of, and of every change of it.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Current>> {
+        self.current.subscribe()
+    }
+
+    /// Signs with another key, or trusts other roots, from now on.
+    pub fn replace(&self, current: Current) {
+        self.current.send_replace(Arc::new(current));
     }
 
     /// The roots of the mesh, PEM.
     #[must_use]
-    pub fn root_pem(&self) -> &str {
-        self.issuer.root_pem()
+    pub fn root_pem(&self) -> String {
+        self.current().roots.clone()
+    }
+
+    /// Until when certificates that were issued so far are valid.
+    #[must_use]
+    pub fn last_expiry(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.last_expiry.load(Ordering::Relaxed))
     }
 
     /// Signs a workload certificate for the caller; the request contributes
@@ -131,10 +159,18 @@ impl Authority {
     ) -> Result<Vec<String>, Error> {
         let ttl = ttl.unwrap_or(self.default_ttl);
         if ttl > self.max_ttl {
-            return Err(Error::Ttl { requested: ttl, max: self.max_ttl });
+            return Err(Error::Ttl { requested: GoDuration(ttl), max: GoDuration(self.max_ttl) });
         }
         let sans: Vec<San> = caller.iter().cloned().map(San::Spiffe).collect();
-        Ok(self.issuer.issue(csr, &sans, ttl, now)?)
+        let current = self.current();
+        let mut chain = current.issuer.issue(csr, &sans, ttl, now)?;
+        // The last element is the roots.
+        chain.pop();
+        chain.push(current.roots.clone());
+        let expiry = now.checked_add(ttl).unwrap_or(now).min(current.issuer.not_after());
+        let seconds = expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.last_expiry.fetch_max(seconds, Ordering::Relaxed);
+        Ok(chain)
     }
 
     /// TLS settings of istiod's own port: a certificate of this authority for
@@ -146,10 +182,27 @@ impl Authority {
         let failed = |error: &dyn std::fmt::Display| Error::Serving(error.to_string());
         let key = PrivateKey::generate(Algorithm::EcdsaP256).map_err(|error| failed(&error))?;
         let csr = Csr::of_key(&key).map_err(|error| failed(&error))?;
-        let chain = self.issuer.issue(&csr, names, ttl, now)?;
-        let config = pki::verify::server_config(&chain.concat(), &key, self.root_pem(), &[b"h2"])
+        let current = self.current();
+        let chain = current.issuer.issue(&csr, names, ttl, now)?;
+        let config = pki::verify::server_config(&chain.concat(), &key, &current.roots, &[b"h2", b"http/1.1"])
             .map_err(|error| failed(&error))?;
         Ok(Arc::new(config))
+    }
+}
+
+/// A length of time, written as Go does: `2160h0m1s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GoDuration(pub Duration);
+
+impl std::fmt::Display for GoDuration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.as_secs();
+        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        match (hours, minutes) {
+            (0, 0) => write!(f, "{seconds}s"),
+            (0, _) => write!(f, "{minutes}m{seconds}s"),
+            _ => write!(f, "{hours}h{minutes}m{seconds}s"),
+        }
     }
 }
 

@@ -10,7 +10,10 @@ use pki::issuer::{Issuer, Material, Pem};
 
 use super::authority::Error;
 
-const FILES: [&str; 4] = ["ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"];
+/// What logs say of it.
+pub const ORIGIN: &str = "plug-in CA files";
+/// The files of a CA of one's own.
+pub const FILES: [&str; 4] = ["ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"];
 
 /// Loads the files; `None` when none of them is there.
 ///

@@ -8,8 +8,11 @@ use pki::key::{Algorithm, PrivateKey};
 use tracing::warn;
 
 use super::authority::Error;
+use super::follow::Renewal;
 use crate::state_dir::StateDir;
 
+/// What logs say of it.
+pub const ORIGIN: &str = "self-signed root of the state directory";
 /// File of the signing key.
 pub const KEY_FILE: &str = "ca-key.pem";
 /// File of the root certificate.
@@ -57,6 +60,25 @@ pub fn open(
     }
 }
 
+/// A new root for the key of the state directory, in the place of the old one. If
+/// another istiod of the directory was faster, its root.
+///
+/// # Errors
+/// When it cannot be read, made or kept.
+pub fn renew(state: &StateDir, renewal: &Renewal, now: SystemTime) -> Result<Issuer, Error> {
+    let there = open(state, &renewal.trust_domain, renewal.ttl, now)?;
+    if !renewal.is_due(&there, now) {
+        return Ok(there);
+    }
+    let locked = state.lock()?;
+    let unusable = |why: String| Error::Own { dir: state.path().into(), why };
+    let key = locked.read(KEY_FILE)?.ok_or_else(|| unusable(format!("{KEY_FILE} is not there")))?;
+    let key = PrivateKey::from_pem(&key).map_err(|error| unusable(format!("{KEY_FILE}: {error}")))?;
+    let issuer = Issuer::self_signed_by(key, renewal.trust_domain.as_str(), renewal.ttl, now)?;
+    locked.replace(ROOT_FILE, issuer.root_pem())?;
+    Ok(issuer)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -82,6 +104,29 @@ mod tests {
         let root = start(dir.path()).unwrap();
         assert_eq!(fs::read(dir.path().join(KEY_FILE)).unwrap(), key, "the key stays");
         assert_eq!(start(dir.path()).unwrap(), root, "and the next start finds both");
+    }
+
+    #[test]
+    fn a_root_is_renewed_with_its_key_when_its_end_is_near() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let now = SystemTime::now();
+        let first = open(&state, &TrustDomain::default(), YEAR, now).unwrap();
+        let renewal = Renewal { interval: YEAR, grace: 20, ttl: YEAR, trust_domain: TrustDomain::default() };
+        let early = renew(&state, &renewal, now + YEAR / 2).unwrap();
+        assert_eq!(early.root_pem(), first.root_pem());
+        let late = now + YEAR * 9 / 10;
+        let second = renew(&state, &renewal, late).unwrap();
+        assert_ne!(second.root_pem(), first.root_pem());
+        assert_eq!(renew(&state, &renewal, late).unwrap().root_pem(), second.root_pem(), "once");
+        // What the new one signs verifies with the old one, and the other way round.
+        let key = PrivateKey::generate(Algorithm::EcdsaP256).unwrap();
+        let csr = pki::csr::Csr::of_key(&key).unwrap();
+        let id = pki::issuer::San::Spiffe("spiffe://cluster.local/ns/a/sa/b".parse().unwrap());
+        for (signer, root) in [(&first, &second), (&second, &first)] {
+            let chain = signer.issue(&csr, std::slice::from_ref(&id), YEAR / 100, late).unwrap();
+            pki::verify::check_chain(&chain[0], root.root_pem(), late).unwrap();
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The gRPC face of the CA: `istio.v1.auth.IstioCertificateService`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use names::SpiffeId;
 use pki::csr::Csr;
 use proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
 use proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
@@ -10,7 +12,8 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::authority::{Authority, Error};
-use crate::auth::{Chain, Credentials};
+use super::node::Nodes;
+use crate::auth::{Caller, Chain, Credentials, Refusal};
 use crate::listener::Peer;
 use crate::metrics::Metrics;
 
@@ -20,13 +23,87 @@ pub struct Service {
     authority: Authority,
     auth: Chain,
     metrics: Arc<Metrics>,
+    /// Who may ask for others; without it, nobody.
+    nodes: Option<Nodes>,
+}
+
+/// Further wishes of a request, in its `metadata`.
+#[derive(Debug, Default)]
+struct Wishes {
+    /// Name of the signer.
+    signer: String,
+    /// In whose name it is asked.
+    identity: String,
+}
+
+impl Wishes {
+    fn of(request: &IstioCertificateRequest) -> Self {
+        let text = |key: &str| {
+            let value = request.metadata.as_ref().and_then(|metadata| metadata.fields.get(key));
+            let value = value.and_then(|value| serde_json::to_value(value).ok());
+            value.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+        };
+        Self { signer: text("CertSigner"), identity: text("ImpersonatedIdentity") }
+    }
 }
 
 impl Service {
     /// A service of that authority.
     #[must_use]
     pub fn new(authority: Authority, auth: Chain, metrics: Arc<Metrics>) -> Self {
-        Self { authority, auth, metrics }
+        Self { authority, auth, metrics, nodes: None }
+    }
+
+    /// Lets proxies of a whole node ask for the workloads on it.
+    #[must_use]
+    pub fn with_nodes(mut self, nodes: Option<Nodes>) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    /// The caller in whose name a request is: somebody else's, if that is wished for
+    /// and may be.
+    async fn in_whose_name(&self, caller: Caller, wished: &str) -> Result<Caller, Refusal> {
+        if wished.is_empty() {
+            return Ok(caller);
+        }
+        let nodes =
+            self.nodes.as_ref().ok_or("nobody may ask for others (CA_TRUSTED_NODE_ACCOUNTS is not set)")?;
+        let id: SpiffeId = wished.parse().map_err(|error| format!("identity {wished:?}: {error}"))?;
+        nodes.check(&caller, &id).await?;
+        Ok(Caller { identities: vec![id], ..caller })
+    }
+
+    /// What a caller gets for a request.
+    ///
+    /// # Errors
+    /// Why it is refused, in Istio's words where there are any.
+    pub fn sign(
+        &self,
+        request: &IstioCertificateRequest,
+        caller: &Caller,
+        address: Option<SocketAddr>,
+        now: SystemTime,
+    ) -> Result<Vec<String>, Status> {
+        let refuse = |kind: &str, code: tonic::Code, error: &dyn std::fmt::Display| {
+            self.metrics.sign_error(kind);
+            warn!(target: "ca", ?address, identities = ?caller.identities, %error, "certificate request refused");
+            Status::new(code, format!("CSR signing error ({error})"))
+        };
+        let signer = Wishes::of(request).signer;
+        if !signer.is_empty() {
+            let why =
+                format!("there is no signer {signer:?}: leave CertSigner out for the authority of the mesh");
+            return Err(refuse("CSR_ERROR", tonic::Code::InvalidArgument, &why));
+        }
+        let csr = Csr::parse(&request.csr)
+            .map_err(|error| refuse("CSR_ERROR", tonic::Code::InvalidArgument, &error))?;
+        let ttl = u64::try_from(request.validity_duration).ok().filter(|seconds| *seconds > 0);
+        let chain = self.authority.sign(&csr, &caller.identities, ttl.map(Duration::from_secs), now);
+        chain.map_err(|error| match &error {
+            Error::Ttl { .. } => refuse("TTL_ERROR", tonic::Code::InvalidArgument, &error),
+            _ => refuse("CERT_GEN_ERROR", tonic::Code::Internal, &error),
+        })
     }
 }
 
@@ -48,27 +125,25 @@ impl IstioCertificateService for Service {
             Ok(caller) => caller,
             Err(reason) => {
                 self.metrics.authentication_failures.inc();
-                warn!(target: "ca", ?address, reason, "certificate request refused");
-                return Err(Status::unauthenticated(format!("request authenticate failure: {reason}")));
+                warn!(target: "ca", ?address, %reason, "certificate request refused");
+                return Err(reason.status("request authenticate failure"));
             }
         };
         let request = request.into_inner();
-        let refuse = |kind: &str, code: tonic::Code, error: &dyn std::fmt::Display| {
-            self.metrics.sign_error(kind);
-            warn!(target: "ca", ?address, identities = ?caller.identities, %error, "certificate request refused");
-            Status::new(code, format!("CSR signing error ({error})"))
+        let caller = match self.in_whose_name(caller, &Wishes::of(&request).identity).await {
+            Ok(caller) => caller,
+            Err(reason) => {
+                self.metrics.authentication_failures.inc();
+                warn!(target: "ca", ?address, %reason, "certificate request refused");
+                return Err(reason.status("request impersonation authentication failure"));
+            }
         };
-        let csr = Csr::parse(&request.csr)
-            .map_err(|error| refuse("CSR_ERROR", tonic::Code::InvalidArgument, &error))?;
-        let ttl = u64::try_from(request.validity_duration).ok().filter(|seconds| *seconds > 0);
-        let now = SystemTime::now();
-        let chain = self.authority.sign(&csr, &caller.identities, ttl.map(Duration::from_secs), now);
-        let chain = chain.map_err(|error| match &error {
-            Error::Ttl { .. } => refuse("TTL_ERROR", tonic::Code::InvalidArgument, &error),
-            _ => refuse("CERT_GEN_ERROR", tonic::Code::Internal, &error),
-        })?;
+        let chain = self.sign(&request, &caller, address, SystemTime::now())?;
         self.metrics.issued.inc();
         info!(target: "ca", ?address, identities = ?caller.identities, by = caller.by, "certificate issued");
         Ok(Response::new(IstioCertificateResponse { cert_chain: chain }))
     }
 }
+
+#[cfg(test)]
+mod tests;

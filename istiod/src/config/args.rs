@@ -43,9 +43,25 @@ pub struct Log {
 /// Flags of `istiod discovery`.
 #[derive(Args, Debug)]
 pub struct Discovery {
-    /// Directory of Kubernetes and Istio objects as YAML files; followed while running.
+    /// Directory of Kubernetes and Istio objects as YAML files, in place of a cluster; followed while running.
     #[arg(long = "configDir", alias = "config-dir", value_name = "DIR")]
-    pub config_dir: PathBuf,
+    pub config_dir: Option<PathBuf>,
+
+    /// Kubeconfig file of the cluster; inside a cluster it is not needed.
+    #[arg(long, value_name = "FILE", conflicts_with = "config_dir")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Where services come from; there is one kind.
+    #[arg(long, default_value = "Kubernetes", value_parser = ["Kubernetes"], value_name = "NAME")]
+    pub registries: String,
+
+    /// Requests a second to the API server, on average.
+    #[arg(long = "kubernetesApiQPS", default_value_t = 80.0, value_name = "NUMBER")]
+    pub api_qps: f64,
+
+    /// Requests to the API server at once after a quiet time.
+    #[arg(long = "kubernetesApiBurst", default_value_t = 160, value_name = "NUMBER")]
+    pub api_burst: u32,
 
     /// Directory that keeps the self-signed CA and the token key (mode 0700).
     #[arg(long = "state-dir", default_value = "/var/lib/istio/istiod", value_name = "DIR")]
@@ -67,6 +83,10 @@ pub struct Discovery {
     #[arg(long = "httpAddr", default_value = ":8080", value_name = "ADDR")]
     pub http: String,
 
+    /// Webhooks, HTTPS; empty: none. It listens when there is something to serve.
+    #[arg(long = "httpsAddr", default_value = ":15017", value_name = "ADDR")]
+    pub https: String,
+
     /// Mesh configuration file (YAML); defaults apply when it is not there.
     #[arg(long = "meshConfig", default_value = "./etc/istio/config/mesh", value_name = "FILE")]
     pub mesh_config: PathBuf,
@@ -86,6 +106,14 @@ pub struct Discovery {
     /// Time that open streams have to end at shutdown.
     #[arg(long = "shutdownDuration", default_value = "10s", value_name = "DURATION")]
     pub shutdown: String,
+
+    /// Domain of the cluster's services.
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub domain: String,
+
+    /// Time after which connections of proxies end, so that they spread over all istiods; never without it.
+    #[arg(long = "keepaliveMaxServerConnectionAge", value_name = "DURATION")]
+    pub max_connection_age: Option<String>,
 
     /// Interval of HTTP/2 pings to proxies.
     #[arg(long = "keepaliveInterval", default_value = "30s", value_name = "DURATION")]
@@ -118,10 +146,29 @@ pub struct Token {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_the_chart_says_is_understood() {
+        let template = include_str!("../../../deploy/helm/istiod/templates/deployment.yaml");
+        let (_, args) = template.split_once("args:\n").unwrap();
+        let (args, _) = args.split_once("ports:").unwrap();
+        let given = args.lines().filter_map(|line| line.trim().strip_prefix("- "));
+        let filled = given.map(|arg| {
+            arg.replace("{{ .Values.global.logging.level }}", "default:info")
+                .replace("{{ .Values.global.proxy.clusterDomain }}", "cluster.local")
+                .replace("{{ .Values.keepaliveMaxServerConnectionAge }}", "30m")
+        });
+        let filled: Vec<String> = filled.collect();
+        assert!(filled.len() > 4 && filled.iter().all(|arg| !arg.contains("{{")), "{filled:?}");
+        let cli = super::Cli::try_parse_from(std::iter::once("istiod".to_owned()).chain(filled)).unwrap();
+        let super::Command::Discovery(args) = cli.command else { panic!() };
+        let settings = crate::config::env::resolve(&args, |_| None).unwrap();
+        assert_eq!(settings.monitoring.port(), 15014);
     }
 }

@@ -11,21 +11,65 @@ use std::time::Duration;
 use mesh::{MeshConfig, MeshNetworks};
 
 use super::args::Discovery;
-use super::{Error, Settings, features};
-use crate::jwks;
+use super::{Error, Objects, Settings, features};
+use crate::{jwks, kube, webhook};
 
 /// Name, default and meaning of each variable.
 pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("POD_NAMESPACE", "istio-system", "Namespace of the control plane."),
+    ("POD_NAME", "", "Name of this istiod among others, which istioctl shows; the machine's without one."),
     ("CLUSTER_ID", "Kubernetes", "Name of the cluster."),
+    ("REVISION", "", "Revision of the control plane: objects with the label of another one are not for it."),
+    ("SHARED_MESH_CONFIG", "", "A further ConfigMap with mesh configuration, which the usual one goes over."),
+    (
+        "ENABLE_NATIVE_SIDECARS",
+        "auto",
+        "Sidecars are restartable init containers: true, false, or auto, where all nodes run them (1.33).",
+    ),
+    (
+        "INJECTION_WEBHOOK_CONFIG_NAME",
+        "istio-sidecar-injector",
+        "Set and empty: istiod leaves configurations of the injecting webhook alone.",
+    ),
+    (
+        "VALIDATION_WEBHOOK_CONFIG_NAME",
+        "istio-istio-system",
+        "Set and empty: istiod leaves configurations of the validating webhook alone.",
+    ),
+    ("COMPLIANCE_POLICY", "", "Rules of cryptography that injected proxies are told, such as fips-140-2."),
     ("ISTIOD_CUSTOM_HOST", "", "Further host names for istiod's certificate, separated by commas."),
     ("ROOT_CA_DIR", "./etc/cacerts", "Directory of plug-in CA files."),
     ("TOKEN_AUDIENCES", "istio-ca", "Audiences a token may have, separated by commas."),
     ("DEFAULT_WORKLOAD_CERT_TTL", "24h", "Lifetime of a certificate when the request names none."),
     ("MAX_WORKLOAD_CERT_TTL", "2160h", "Longest lifetime a request may ask for."),
     ("CITADEL_SELF_SIGNED_CA_CERT_TTL", "87600h", "Lifetime of a self-signed root."),
+    (
+        "CITADEL_SELF_SIGNED_ROOT_CERT_CHECK_INTERVAL",
+        "1h",
+        "Time between two looks at the age of a self-signed root.",
+    ),
+    (
+        "CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE",
+        "20",
+        "The last part of its life, in percent, in which a self-signed root is renewed.",
+    ),
+    (
+        "CA_TRUSTED_NODE_ACCOUNTS",
+        "",
+        "Service accounts (NAMESPACE/NAME, separated by commas) of proxies that ask for certificates of all \
+         workloads of their node.",
+    ),
+    (
+        "TRUSTED_GATEWAY_CIDR",
+        "",
+        "Networks of gateways that are believed what they say of their clients' certificates, separated by commas.",
+    ),
+    ("PILOT_CA_CERT_CONFIGMAP", "istio-ca-root-cert", "Name of the ConfigMap of roots in each namespace."),
+    ("PILOT_CRL_CONFIGMAP", "istio-ca-crl", "Name of the ConfigMap of revocation lists in each namespace."),
+    ("ENABLE_LEADER_ELECTION", "true", "One of several istiods writes objects; false: each of them does."),
     ("PILOT_DEBOUNCE_AFTER", "100ms", "Quiet time before a change is pushed."),
     ("PILOT_DEBOUNCE_MAX", "10s", "Longest time a change waits while others keep coming."),
+    ("PILOT_XDS_SEND_TIMEOUT", "40s", "A proxy that takes no response for so long is dropped."),
     ("PILOT_PUSH_THROTTLE", "0", "How many proxies are computed at the same time; 0: by the number of CPUs."),
     (
         "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL",
@@ -40,6 +84,16 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "true",
         "A proxy's token must fit its namespace and service account.",
     ),
+    (
+        "ENABLE_DEBUG_ENDPOINT_AUTH",
+        "true",
+        "Debug pages are for those of the control plane's namespace; others see proxies of their own.",
+    ),
+    (
+        "DEBUG_ENDPOINT_AUTH_ALLOWED_NAMESPACES",
+        "",
+        "Further namespaces whose service accounts see all debug pages, separated by commas.",
+    ),
 ];
 
 /// The default of `--meshConfig`, which need not be there; a file that somebody
@@ -47,6 +101,8 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
 const MESH_CONFIG: &str = "./etc/istio/config/mesh";
 /// The same of `--networksConfig`.
 const NETWORKS_CONFIG: &str = "./etc/istio/config/meshNetworks";
+/// Where the injector's ConfigMap is mounted.
+const INJECTOR: &str = "./var/lib/istio/inject";
 /// More proxies are never computed at the same time.
 const MAX_THROTTLE: usize = 100_000;
 /// Longest lifetime of a certificate: later dates are none that X.509 can hold.
@@ -76,14 +132,19 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
     let workload_ttl = duration("DEFAULT_WORKLOAD_CERT_TTL", &env("DEFAULT_WORKLOAD_CERT_TTL"));
     let max_workload_ttl = duration("MAX_WORKLOAD_CERT_TTL", &env("MAX_WORKLOAD_CERT_TTL"));
     let root_ttl = duration("CITADEL_SELF_SIGNED_CA_CERT_TTL", &env("CITADEL_SELF_SIGNED_CA_CERT_TTL"));
+    let check = "CITADEL_SELF_SIGNED_ROOT_CERT_CHECK_INTERVAL";
+    let root_check = duration(check, &env(check));
     let debounce_after = duration("PILOT_DEBOUNCE_AFTER", &env("PILOT_DEBOUNCE_AFTER"));
     let debounce_max = duration("PILOT_DEBOUNCE_MAX", &env("PILOT_DEBOUNCE_MAX"));
+    let send_timeout = duration("PILOT_XDS_SEND_TIMEOUT", &env("PILOT_XDS_SEND_TIMEOUT"));
     let refresh = duration("PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", &env("PILOT_JWT_PUB_KEY_REFRESH_INTERVAL"));
     let shutdown = duration("--shutdownDuration", &args.shutdown);
     let keepalive = (
         duration("--keepaliveInterval", &args.keepalive_interval),
         duration("--keepaliveTimeout", &args.keepalive_timeout),
     );
+    let age = args.max_connection_age.as_deref();
+    let max_connection_age = age.map(|age| duration("--keepaliveMaxServerConnectionAge", age));
 
     let mut address = |name: &'static str, value: &str| {
         parse_address(name, value).unwrap_or_else(|error| {
@@ -95,11 +156,21 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
     let plain_grpc = (!args.grpc.is_empty()).then(|| address("--grpcAddr", &args.grpc));
     let monitoring = address("--monitoringAddr", &args.monitoring);
     let http = address("--httpAddr", &args.http);
+    let https = (!args.https.is_empty()).then(|| address("--httpsAddr", &args.https));
 
+    let native = env("ENABLE_NATIVE_SIDECARS").parse().unwrap_or_else(|why| {
+        errors.push(Error { name: "ENABLE_NATIVE_SIDECARS", value: env("ENABLE_NATIVE_SIDECARS"), why });
+        inject::native_sidecar::Mode::Off
+    });
     let throttle = env("PILOT_PUSH_THROTTLE");
     let push_throttle = throttle.parse().ok().filter(|number| *number <= MAX_THROTTLE).unwrap_or_else(|| {
         let why = format!("expected a whole number up to {MAX_THROTTLE}");
         errors.push(Error { name: "PILOT_PUSH_THROTTLE", value: throttle.clone(), why });
+        0
+    });
+    let grace = "CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE";
+    let root_grace = env(grace).parse().ok().filter(|percent| *percent <= 100).unwrap_or_else(|| {
+        errors.push(Error { name: grace, value: env(grace), why: "expected 0 to 100".into() });
         0
     });
     let mut switch = |name: &'static str, default: bool| {
@@ -110,6 +181,8 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
         })
     };
     let identity_check = switch("PILOT_ENABLE_XDS_IDENTITY_CHECK", true);
+    let leader_election = switch("ENABLE_LEADER_ELECTION", true);
+    let debug_auth = switch("ENABLE_DEBUG_ENDPOINT_AUTH", true);
     let insecure = switch("JWKS_RESOLVER_INSECURE_SKIP_VERIFY", false);
     let allows_loopback = switch("ISTIOD_JWKS_ALLOW_LOOPBACK", false);
     let networks = list(&env("BLOCKED_CIDRS_IN_JWKS_URIS")).into_iter().filter_map(|value| {
@@ -121,9 +194,35 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
             .ok()
     });
     let guard = jwks::Guard { blocked: networks.collect(), allows_loopback };
-    if !args.config_dir.is_dir() {
-        let value = args.config_dir.display().to_string();
+    let gateways = list(&env("TRUSTED_GATEWAY_CIDR")).into_iter().filter_map(|value| {
+        let network = value.parse::<jwks::Network>();
+        network
+            .map_err(|why| errors.push(Error { name: "TRUSTED_GATEWAY_CIDR", value, why: why.to_string() }))
+            .ok()
+    });
+    let trusted_gateways = gateways.collect();
+    let accounts = list(&env("CA_TRUSTED_NODE_ACCOUNTS")).into_iter().filter_map(|value| {
+        let account = value.split_once('/').map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+        if account.as_ref().is_none_or(|(namespace, name)| namespace.is_empty() || name.is_empty()) {
+            let why = "expected NAMESPACE/NAME".to_owned();
+            errors.push(Error { name: "CA_TRUSTED_NODE_ACCOUNTS", value, why });
+            return None;
+        }
+        account
+    });
+    let trusted_node_accounts = accounts.collect();
+    if let Some(dir) = args.config_dir.as_ref().filter(|dir| !dir.is_dir()) {
+        let value = dir.display().to_string();
         errors.push(Error { name: "--configDir", value, why: "is not a directory".into() });
+    }
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    if args.domain.is_empty() || !args.domain.bytes().all(is_letter) {
+        let why = "expected a domain such as cluster.local".into();
+        errors.push(Error { name: "--domain", value: args.domain.clone(), why });
+    }
+    if !args.api_qps.is_finite() || args.api_qps < 0.0 {
+        let value = args.api_qps.to_string();
+        errors.push(Error { name: "--kubernetesApiQPS", value, why: "expected a number from 0 on".into() });
     }
     let features = features::read(&get, &mut errors);
     let keys = jwks::Settings { fetch: features.key_fetch, refresh, guard, insecure };
@@ -138,6 +237,10 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
 
     // What is wrong by itself is told already.
     if errors.is_empty() {
+        if send_timeout.is_zero() {
+            let name = "PILOT_XDS_SEND_TIMEOUT";
+            errors.push(Error { name, value: env(name), why: "expected more than 0".into() });
+        }
         let (default, max) = ("DEFAULT_WORKLOAD_CERT_TTL", "MAX_WORKLOAD_CERT_TTL");
         for (name, ttl) in
             [(default, workload_ttl), (max, max_workload_ttl), ("CITADEL_SELF_SIGNED_CA_CERT_TTL", root_ttl)]
@@ -183,15 +286,43 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
     for warning in &networks.warnings {
         tracing::warn!(target: "config", "{}: {warning}", args.networks_config.display());
     }
+    let objects = match &args.config_dir {
+        Some(dir) => Objects::Directory(dir.clone()),
+        None => Objects::Kubernetes {
+            api: kube::Settings {
+                kubeconfig: args.kubeconfig.clone(),
+                qps: args.api_qps,
+                burst: args.api_burst,
+            },
+            mesh: kube::mesh::Settings {
+                file: fs::read_to_string(&args.mesh_config).ok(),
+                networks_file: fs::read_to_string(&args.networks_config).ok(),
+                revision: env("REVISION"),
+                shared: env("SHARED_MESH_CONFIG"),
+                environment: kube::mesh::Environment::default(),
+            },
+        },
+    };
     Ok(Settings {
-        config_dir: args.config_dir.clone(),
+        objects,
         state_dir: args.state_dir.clone(),
         ca_dir: env("ROOT_CA_DIR").into(),
         secure_grpc,
         plain_grpc,
         monitoring,
         http,
+        webhooks: webhook::Settings {
+            address: https,
+            // Set and empty: somebody else looks after them.
+            keeps_injection: get("INJECTION_WEBHOOK_CONFIG_NAME").is_none_or(|name| !name.is_empty()),
+            keeps_validation: get("VALIDATION_WEBHOOK_CONFIG_NAME").is_none_or(|name| !name.is_empty()),
+            dir: INJECTOR.into(),
+            revision: env("REVISION"),
+            compliance_policy: env("COMPLIANCE_POLICY"),
+            native,
+        },
         namespace: args.namespace.clone().unwrap_or_else(|| env("POD_NAMESPACE")),
+        domain: args.domain.clone(),
         cluster_id: args.cluster_id.clone().unwrap_or_else(|| env("CLUSTER_ID")),
         custom_hosts: list(&env("ISTIOD_CUSTOM_HOST")),
         mesh,
@@ -203,13 +334,34 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
         workload_ttl,
         max_workload_ttl,
         root_ttl,
+        root_check,
+        root_grace,
         debounce_after,
         debounce_max,
+        send_timeout,
         push_throttle,
         identity_check,
+        instance: Some(env("POD_NAME")).filter(|name| !name.is_empty()).unwrap_or_else(machine),
+        // Two of one machine, which have no name of their own, must not be taken for one.
+        holder: Some(env("POD_NAME"))
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| format!("{}_{:08x}", machine(), rand::random::<u32>())),
+        leader_election,
+        trusted_gateways,
+        trusted_node_accounts,
+        ca_maps: [env("PILOT_CA_CERT_CONFIGMAP"), env("PILOT_CRL_CONFIGMAP")],
+        debug_auth,
+        debug_namespaces: list(&env("DEBUG_ENDPOINT_AUTH_ALLOWED_NAMESPACES")),
         shutdown,
         keepalive,
+        max_connection_age,
     })
+}
+
+/// Name of this machine.
+fn machine() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Some(name.trim()).filter(|name| !name.is_empty()).unwrap_or("istiod").to_owned()
 }
 
 fn read_mesh_config(args: &Discovery) -> Result<MeshConfig, Error> {
@@ -288,6 +440,7 @@ mod tests {
             ("BLOCKED_CIDRS_IN_JWKS_URIS", "10.0.0.0/8, x", "expected networks such as"),
             ("ISTIOD_JWKS_ALLOW_LOOPBACK", "yes", "expected true or false"),
             ("PILOT_DEBOUNCE_AFTER", "11s", "is longer than PILOT_DEBOUNCE_MAX=\"10s\""),
+            ("PILOT_XDS_SEND_TIMEOUT", "0s", "expected more than 0"),
             ("PILOT_PUSH_THROTTLE", "9223372036854775807", "expected a whole number up to 100000"),
             ("CITADEL_SELF_SIGNED_CA_CERT_TTL", "1000000h", "expected 100 years"),
         ] {

@@ -1,6 +1,6 @@
 //! Switches of translation: the environment variables of Istio that set them.
 
-use pilot::{Features, KeyFetch, Percentage};
+use pilot::{Features, KeyFetch, Percentage, SessionLabels};
 
 use super::Error;
 
@@ -23,9 +23,23 @@ pub const VARIABLES: &[(&str, Field)] = &[
     ("PILOT_ENABLE_MONGO_FILTER", |all| &mut all.mongo_filter),
     ("PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS", |all| &mut all.multiple_custom_providers),
     ("PILOT_ENABLE_MYSQL_FILTER", |all| &mut all.mysql_filter),
+    ("PILOT_ENABLE_PERSISTENT_SESSION_FILTER", |all| &mut all.persistent_sessions),
+    ("PILOT_ENABLE_QUIC_LISTENERS", |all| &mut all.quic_listeners),
     ("PILOT_ENABLE_REDIS_FILTER", |all| &mut all.redis_filter),
     ("PILOT_SCOPE_GATEWAY_TO_NAMESPACE", |all| &mut all.scope_gateway_to_namespace),
     ("PILOT_SEND_UNHEALTHY_ENDPOINTS", |all| &mut all.send_unhealthy_endpoints),
+];
+
+/// The one that bounds a cache.
+const DYNAMIC_DNS_HOSTS: &str = "PILOT_ALLOW_ANY_DYNAMIC_DNS_MAX_HOSTS";
+
+type Label = fn(&mut SessionLabels) -> &mut String;
+
+/// Those that name labels; an empty one switches off what its label is for.
+const LABELS: &[(&str, Label)] = &[
+    ("PILOT_DRAINING_LABEL", |all| &mut all.draining),
+    ("PILOT_PERSISTENT_SESSION_HEADER_LABEL", |all| &mut all.header),
+    ("PILOT_PERSISTENT_SESSION_LABEL", |all| &mut all.cookie),
 ];
 
 /// Reads all switches; what is wrong is told to `errors`.
@@ -49,6 +63,20 @@ pub(super) fn read(get: impl Fn(&str) -> Option<String>, errors: &mut Vec<Error>
             KeyFetch::Istiod
         }
     };
+    for (name, label) in LABELS {
+        if let Some(value) = get(name) {
+            *label(&mut features.session_labels) = value;
+        }
+    }
+    if let Some(value) = get(DYNAMIC_DNS_HOSTS).filter(|value| !value.is_empty()) {
+        match value.parse().ok().filter(|hosts| *hosts > 0) {
+            Some(hosts) => features.dynamic_dns_max_hosts = hosts,
+            None => {
+                let why = format!("expected a number from 1 to {}", u32::MAX);
+                errors.push(Error { name: DYNAMIC_DNS_HOSTS, value, why });
+            }
+        }
+    }
     if let Some(value) = get(TRACE_SAMPLING).filter(|value| !value.is_empty()) {
         match value.parse().ok().and_then(Percentage::new) {
             Some(percentage) => features.trace_sampling = percentage,
@@ -78,7 +106,12 @@ mod tests {
         }
         let mut errors = Vec::new();
         read(|_| Some("yes".into()), &mut errors);
-        assert_eq!(errors.len(), VARIABLES.len() + 2);
+        assert_eq!(errors.len(), VARIABLES.len() + 3);
+        let read_one =
+            |name: &str, value: &str| read(|asked| (asked == name).then(|| value.into()), &mut Vec::new());
+        assert_eq!(read_one(DYNAMIC_DNS_HOSTS, "7").dynamic_dns_max_hosts, 7);
+        assert_eq!(read_one("PILOT_DRAINING_LABEL", "").session_labels.draining, "");
+        assert_eq!(read_one("PILOT_PERSISTENT_SESSION_LABEL", "a/b").session_labels.cookie, "a/b");
         for (value, want) in [("", KeyFetch::Istiod), ("True", KeyFetch::Hybrid), ("envoy", KeyFetch::Envoy)]
         {
             let read = read(|name| (name == KEY_FETCH).then(|| value.into()), &mut Vec::new());

@@ -15,14 +15,23 @@ use crate::push::status::{Row, Table};
 #[must_use]
 pub fn connections(table: &Table) -> Value {
     let clients: Vec<Value> = table.all().iter().map(|(id, row)| brief(id, row).into()).collect();
-    json!({ "totalClients": clients.len(), "clients": clients })
+    list(clients)
+}
+
+fn list(clients: Vec<Value>) -> Value {
+    let mut page = Map::new();
+    page.insert("totalClients".into(), clients.len().into());
+    if !clients.is_empty() {
+        page.insert("clients".into(), clients.into());
+    }
+    page.into()
 }
 
 /// `/debug/adsz`: the same with what each says of itself and wants.
 #[must_use]
 pub fn adsz(rows: &[(String, Row)]) -> Value {
     let clients: Vec<Value> = rows.iter().map(|(id, row)| full(id, row)).collect();
-    json!({ "totalClients": clients.len(), "clients": clients })
+    list(clients)
 }
 
 fn brief(id: &str, row: &Row) -> Map<String, Value> {
@@ -49,13 +58,19 @@ fn full(id: &str, row: &Row) -> Value {
             (TypeUrl::as_str(&type_url).to_owned(), Value::from(names))
         })
         .collect();
-    client.insert("labels".into(), json!(proxy.labels));
+    if !proxy.labels.is_empty() {
+        client.insert("labels".into(), json!(proxy.labels));
+    }
     client.insert("metadata".into(), metadata.unwrap_or_default());
-    client.insert(
-        "locality".into(),
-        json!({ "region": locality.region, "zone": locality.zone, "sub_zone": locality.sub_zone }),
-    );
-    client.insert("watches".into(), watches.into());
+    let parts = [("region", &locality.region), ("zone", &locality.zone), ("sub_zone", &locality.sub_zone)];
+    let parts = parts.into_iter().filter(|(_, part)| !part.is_empty());
+    let parts: Map<String, Value> = parts.map(|(name, part)| (name.into(), part.as_str().into())).collect();
+    if !parts.is_empty() {
+        client.insert("locality".into(), parts.into());
+    }
+    if !watches.is_empty() {
+        client.insert("watches".into(), watches.into());
+    }
     client.into()
 }
 
@@ -69,7 +84,7 @@ pub fn instances(table: &Table, snapshot: &Snapshot) -> Value {
             .map(|(service, port, target)| {
                 json!({
                     "Service": registry::of_service(&service, &snapshot.settings.cluster_id),
-                    "Port": { "ServicePort": registry::port(&port), "TargetPort": target },
+                    "Port": registry::target(&port, target),
                 })
             })
             .collect();

@@ -32,6 +32,8 @@ pub fn page(world: &World, row: &Row, has_endpoints: bool) -> Value {
         let entries = all(type_url).into_iter();
         entries.map(|(_, value)| json!({ "versionInfo": version, field: value })).collect()
     };
+    let clusters: Value =
+        all(TypeUrl::Cluster).into_iter().map(|(_, value)| json!({ "cluster": value })).collect();
     let listeners: Value = all(TypeUrl::Listener)
         .into_iter()
         .map(|(name, value)| {
@@ -42,7 +44,7 @@ pub fn page(world: &World, row: &Row, has_endpoints: bool) -> Value {
         json!({ "@type": admin("BootstrapConfigDump") }),
         json!({
             "@type": admin("ClustersConfigDump"), "versionInfo": version,
-            "dynamicActiveClusters": list(TypeUrl::Cluster, "cluster"),
+            "dynamicActiveClusters": clusters,
         }),
     ];
     if has_endpoints {
@@ -67,11 +69,33 @@ pub fn page(world: &World, row: &Row, has_endpoints: bool) -> Value {
     json!({ "configs": configs })
 }
 
-/// One type alone: `/debug/edsz`, `/debug/ndsz` and `/debug/ecdsz`.
+/// Some types alone: `/debug/edsz`, `/debug/ndsz` and `/debug/ecdsz`, and
+/// `/debug/config_dump` with `types`.
 #[must_use]
-pub fn of_type(world: &World, row: &Row, type_url: &TypeUrl) -> Value {
-    let resources = resources(world, row, type_url).into_iter();
-    json!({ "configs": resources.map(|resource| shown(type_url, resource)).collect::<Vec<_>>() })
+pub fn of_types(world: &World, row: &Row, types: &[TypeUrl]) -> Value {
+    let mut configs = Vec::new();
+    for type_url in types {
+        let resources = resources(world, row, type_url).into_iter();
+        configs.extend(resources.map(|resource| shown(type_url, resource)));
+    }
+    if configs.is_empty() { json!({}) } else { json!({ "configs": configs }) }
+}
+
+/// The type of a short name in any case, such as `cds`; else of a URL.
+#[must_use]
+pub fn type_of(name: &str) -> TypeUrl {
+    let known = [
+        TypeUrl::Cluster,
+        TypeUrl::Endpoint,
+        TypeUrl::Listener,
+        TypeUrl::Route,
+        TypeUrl::Secret,
+        TypeUrl::Extension,
+        TypeUrl::NameTable,
+        TypeUrl::ProxyConfig,
+    ];
+    let short = known.into_iter().find(|type_url| type_url.short().eq_ignore_ascii_case(name));
+    short.unwrap_or_else(|| name.into())
 }
 
 fn admin(message: &str) -> String {

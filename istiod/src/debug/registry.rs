@@ -1,10 +1,10 @@
 //! Services and endpoints as the registry has them: `/debug/registryz` and
 //! `/debug/endpointShardz`.
 
-use std::collections::BTreeSet;
-
 use pilot::Snapshot;
+use pilot::protocol::Protocol;
 use pilot::snapshot::endpoint::{Endpoint, Health};
+use pilot::snapshot::service::TrafficDistribution;
 use pilot::snapshot::{Port, Registry, Resolution, Service};
 use serde_json::{Map, Value, json};
 
@@ -18,17 +18,19 @@ pub fn services(snapshot: &Snapshot) -> Value {
 #[must_use]
 pub fn endpoints(snapshot: &Snapshot) -> Value {
     let mut hosts: Map<String, Value> = Map::new();
+    let cluster_id = &*snapshot.settings.cluster_id;
     for service in &snapshot.services {
-        let accounts: BTreeSet<&str> = service
+        // A set, as Go writes it.
+        let accounts: Map<String, Value> = service
             .endpoints
             .iter()
-            .map(|endpoint| endpoint.service_account.as_str())
-            .filter(|account| !account.is_empty())
+            .filter(|endpoint| !endpoint.service_account.is_empty())
+            .map(|endpoint| (endpoint.service_account.clone(), json!({})))
             .collect();
         let endpoints: Vec<Value> = service
             .endpoints
             .by_port()
-            .flat_map(|(port, list)| list.iter().map(move |endpoint| of_endpoint(port, endpoint)))
+            .flat_map(|(port, list)| list.iter().map(move |endpoint| of_endpoint(port, endpoint, cluster_id)))
             .collect();
         if endpoints.is_empty() {
             continue;
@@ -49,11 +51,11 @@ pub fn of_service(service: &Service, cluster_id: &str) -> Value {
         Resolution::Dns => 1,
         Resolution::Passthrough => 2,
         Resolution::DnsRoundRobin => 3,
-        Resolution::DynamicDns => 6,
+        Resolution::DynamicDns => 5,
     };
     let export_to = service.visibility.namespaces();
     let export_to = export_to.map_or_else(|| vec!["*"], |list| list.iter().map(String::as_str).collect());
-    json!({
+    let mut page = json!({
         "Attributes": {
             "ServiceRegistry": registry(service),
             "Name": service.name,
@@ -61,22 +63,97 @@ pub fn of_service(service: &Service, cluster_id: &str) -> Value {
             "Labels": service.labels,
             "ExportTo": export_to.into_iter().map(|name| (name.to_owned(), json!({}))).collect::<Map<_, _>>(),
             "LabelSelectors": service.selector,
-            "Aliases": service.aliases.iter().map(|host| json!({ "Hostname": host.as_str() })).collect::<Vec<_>>(),
+            "Visibility": 0,
+            "Aliases": service.aliases.iter().map(|host| alias(host.as_str())).collect::<Vec<_>>(),
+            "ClusterExternalAddresses": { "Addresses": null },
+            "ClusterExternalPorts": null,
+            "PassthroughTargetPorts": null,
+            "Type": "",
+            "ExternalName": "",
+            "NodeLocal": service.is_node_local,
+            "TrafficDistribution": match service.traffic_distribution {
+                TrafficDistribution::Any => 0,
+                TrafficDistribution::SameZone => 1,
+                TrafficDistribution::SameNode => 2,
+            },
+            "ObjectName": service.object_name,
+            "DNSConnectStrategy": i32::from(service.races_connections),
+            "PublishNotReadyAddresses": service.publishes_not_ready,
         },
         "ports": service.ports.iter().map(port).collect::<Vec<_>>(),
-        "creationTime": service.created,
+        "creationTime": service.created.as_deref().unwrap_or("0001-01-01T00:00:00Z"),
         "hostname": service.host.as_str(),
         "clusterVIPs": { "Addresses": { cluster_id: service.addresses } },
         "defaultAddress": service.addresses.first().map_or("0.0.0.0", String::as_str),
         "Resolution": resolution,
         "MeshExternal": service.is_external,
-    })
+        "ResourceVersion": "",
+    });
+    let auto = service.auto_addresses;
+    let auto = [
+        ("autoAllocatedIPv4Address", auto.v4.map(|ip| ip.to_string())),
+        ("autoAllocatedIPv6Address", auto.v6.map(|ip| ip.to_string())),
+    ];
+    for (name, address) in auto {
+        if let Some(address) = address {
+            page[name] = address.into();
+        }
+    }
+    page
+}
+
+/// A service of Kubernetes that stands for another one.
+fn alias(host: &str) -> Value {
+    let namespace = host.split('.').nth(1).unwrap_or_default();
+    json!({ "Hostname": host, "Namespace": namespace })
+}
+
+/// `/debug/networkz`: gateways between networks.
+#[must_use]
+pub fn networks(snapshot: &Snapshot) -> Value {
+    let gateways = snapshot.networks.all_gateways().map(|gateway| {
+        json!({
+            "Network": gateway.network,
+            "Cluster": gateway.cluster,
+            "Addr": gateway.address.to_string(),
+            "Port": gateway.port,
+            "HBONEPort": 0,
+            "ServiceAccount": { "Namespace": "", "Name": "" },
+        })
+    });
+    gateways.collect()
 }
 
 /// A port of a service as these pages show it.
 #[must_use]
 pub fn port(port: &Port) -> Value {
-    json!({ "name": port.name, "port": port.number, "protocol": format!("{:?}", port.protocol).to_ascii_uppercase() })
+    json!({ "name": port.name, "port": port.number, "protocol": protocol(port.protocol) })
+}
+
+/// The same with the workload's port that it leads to.
+#[must_use]
+pub fn target(port: &Port, target: u16) -> Value {
+    let protocol = protocol(port.protocol);
+    json!({ "name": port.name, "port": port.number, "protocol": protocol, "TargetPort": target })
+}
+
+/// Istio's word for a protocol.
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "HTTP",
+        Protocol::Http2 => "HTTP2",
+        Protocol::Grpc => "GRPC",
+        Protocol::GrpcWeb => "GRPC-Web",
+        Protocol::HttpProxy => "HTTP_PROXY",
+        Protocol::Https => "HTTPS",
+        Protocol::Tls => "TLS",
+        Protocol::Tcp => "TCP",
+        Protocol::Mongo => "Mongo",
+        Protocol::MySql => "MySQL",
+        Protocol::Redis => "Redis",
+        Protocol::Udp => "UDP",
+        Protocol::Auto => "UnsupportedProtocol",
+    }
 }
 
 fn registry(service: &Service) -> &'static str {
@@ -86,7 +163,8 @@ fn registry(service: &Service) -> &'static str {
     }
 }
 
-fn of_endpoint(port: &str, endpoint: &Endpoint) -> Value {
+fn of_endpoint(port: &str, endpoint: &Endpoint, cluster_id: &str) -> Value {
+    let (host_name, sub_domain) = endpoint.dns_name.split_once('.').unwrap_or((&endpoint.dns_name, ""));
     let health = match endpoint.health {
         Health::Unknown | Health::Healthy => 1,
         Health::Unhealthy => 2,
@@ -103,13 +181,17 @@ fn of_endpoint(port: &str, endpoint: &Endpoint) -> Value {
         "ServicePortName": port,
         "ServiceAccount": endpoint.service_account,
         "Network": endpoint.network,
-        "Locality": { "Label": label.trim_end_matches('/') },
+        "LegacyClusterPortKey": endpoint.service_port,
+        "Locality": { "Label": label.trim_end_matches('/'), "ClusterID": cluster_id },
         "EndpointPort": endpoint.port,
         "LbWeight": endpoint.weight,
         "TLSMode": if endpoint.accepts_mtls { "istio" } else { "disabled" },
         "Namespace": endpoint.namespace,
         "WorkloadName": endpoint.name,
         "HealthStatus": health,
+        "HostName": host_name,
+        "SubDomain": sub_domain,
+        "SendUnhealthyEndpoints": false,
         "NodeName": endpoint.node_name,
     })
 }

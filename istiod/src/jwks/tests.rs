@@ -129,3 +129,27 @@ async fn an_issuer_that_hangs_holds_up_nobody() {
     assert_eq!(keys.sets().len(), 1);
     assert!(tasks.stop(LONG).await);
 }
+
+#[tokio::test]
+async fn keys_grow_old_though_their_fetcher_is_a_new_one() {
+    let tasks = Tasks::new();
+    let (answers, base) = serve(&tasks).await;
+    let put = |text: &str| answers.lock().unwrap().insert("/keys", (StatusCode::OK, text.into()));
+    put(KEYS);
+    let mut keys = keys(&tasks, 2 * MAX_AGE, true);
+    let rule = |timeout| store(&[format!("{{issuer: i, jwksUri: '{base}/keys', timeout: {timeout}s}}")]);
+    keys.follow(&rule(5));
+    keys.settle(LONG).await;
+    assert_eq!(keys.sets().len(), 1);
+    put("nonsense");
+    keys.follow(&rule(6));
+    keys.settle(LONG).await;
+    assert_eq!(keys.sets().len(), 1, "young keys outlive a fetcher that fails");
+    tokio::time::pause();
+    tokio::time::advance(MAX_AGE + LONG).await;
+    tokio::time::resume();
+    keys.follow(&rule(7));
+    keys.changed().await;
+    assert!(keys.sets().is_empty());
+    assert!(tasks.stop(LONG).await);
+}

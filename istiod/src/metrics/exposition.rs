@@ -13,6 +13,13 @@ const TOTALS: &[&str] = &[
     "pilot_sds_certificate_errors",
     "pilot_jwks_resolver_network_fetch_success",
     "pilot_jwks_resolver_network_fetch_fail",
+    "sidecar_injection_requests",
+    "sidecar_injection_success",
+    "sidecar_injection_failure",
+    "sidecar_injection_skip",
+    "webhook_patch_attempts",
+    "webhook_patch_retries",
+    "webhook_patch_failures",
 ];
 
 /// All metrics. The encoder ends the names of counters in `_total`, which

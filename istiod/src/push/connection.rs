@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use names::TypeUrl;
 use pilot::Proxy;
@@ -18,18 +19,20 @@ use tracing::{debug, info, warn};
 use xds::session::{Asked, is_served};
 use xds::{Answer, Request, Session, Variant, Verdict};
 
-use super::secret::Secrets;
-use super::status::{Entry, Row, Shared, Table};
+use super::proxyless::Told;
+use super::secret::{self, Secrets};
+use super::status::{Entry, Findings, Row, Shared, Table};
+use super::trust::{self, Trust};
 use super::work;
 use crate::auth::Caller;
-use crate::metrics::Metrics;
+use crate::debug::{Pages, over_xds};
+use crate::kube::access::Access;
+use crate::metrics::{Connected, Metrics};
 use crate::world::World;
 
 /// Responses that wait for the transport. More would only grow old there: what
 /// changes meanwhile is merged into the next push instead.
 pub const OUTBOX: usize = 2;
-/// A proxy that takes nothing for that long is dropped and may come back.
-const SEND_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// How long listeners and routes wait for new clusters to become usable.
 const WARMING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,10 +48,20 @@ pub struct Hub {
     pub throttle: Arc<Semaphore>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// A proxy that takes nothing for that long is dropped and may come back.
+    pub send_timeout: Duration,
     /// Whether the caller must be who the proxy says it is.
     pub identity_check: bool,
     /// Numbers the connections.
     pub serial: Arc<AtomicU64>,
+    /// Debug pages, which are served on these streams, too.
+    pub pages: Arc<Pages>,
+    /// Told when a proxy was sent something.
+    pub pushed: Arc<Notify>,
+    /// Roots that agents trust.
+    pub trust: Trust,
+    /// Who may read Secrets, where a cluster says it.
+    pub access: Option<Access>,
 }
 
 /// A request with the node, which only the first of a stream must carry.
@@ -58,6 +71,17 @@ pub struct Incoming {
     pub node: Option<Node>,
     /// The request.
     pub request: Request,
+    /// Code of gRPC with which it refuses a response, if it does.
+    pub error_code: i32,
+}
+
+/// What goes to the transport.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// A response of the protocol.
+    Answer(Answer),
+    /// A whole message of gRPC, with the bytes before it.
+    Message(Bytes),
 }
 
 struct Connection {
@@ -65,16 +89,24 @@ struct Connection {
     hub: Hub,
     client: Client,
     secrets: Secrets,
+    told: Told,
     /// Serial of the configuration for which secrets and extensions were looked at.
     looked_at: BTreeMap<TypeUrl, u64>,
     session: Shared,
     world: Arc<World>,
     /// When the configuration came that is not pushed yet.
     behind_since: Option<Instant>,
-    outbox: mpsc::Sender<Result<Answer, Status>>,
+    outbox: mpsc::Sender<Result<Outgoing, Status>>,
     /// Shows the connection as long as it is there.
     _entry: Entry,
     end: Arc<Notify>,
+    /// What was found about the proxy's own workload, for pages.
+    findings: Findings,
+    /// Who calls, for debug pages.
+    caller: Option<Caller>,
+    /// The last request for a debug page, which an acknowledgement repeats.
+    asked_page: Option<(TypeUrl, Vec<String>)>,
+    counted: Connected,
     /// Listeners and routes wait until then, if they do.
     held: Option<Instant>,
     /// Whether a type that is not served was asked for, which is logged once.
@@ -91,7 +123,7 @@ pub async fn serve(
     peer: Option<SocketAddr>,
     variant: Variant,
     mut requests: impl Stream<Item = Result<Incoming, Status>> + Unpin,
-    outbox: mpsc::Sender<Result<Answer, Status>>,
+    outbox: mpsc::Sender<Result<Outgoing, Status>>,
 ) -> Result<(), Status> {
     let opened = open(&hub, caller.as_ref(), &mut requests).await.inspect_err(|status| {
         warn!(target: "ads", code = ?status.code(), reason = status.message(), "stream refused");
@@ -102,15 +134,17 @@ pub async fn serve(
     let proxy = Arc::new(proxy);
     let session = Shared::new(Session::new(variant));
     let end = Arc::new(Notify::new());
+    let findings = Findings::default();
     let row = Row {
         proxy: proxy.clone(),
         connected_at: SystemTime::now(),
         peer,
         session: session.clone(),
         end: end.clone(),
+        findings: findings.clone(),
     };
     let entry = hub.table.enter(id.clone(), row);
-    let _counted = hub.metrics.connected(&proxy.istio_version);
+    let counted = hub.metrics.connected(proxy.name(), &proxy.istio_version);
     info!(target: "ads", node = %proxy.id, by = caller.as_ref().map_or("none", |caller| caller.by), ?variant, id, "new connection");
     let world = hub.world.borrow_and_update().clone();
     let mut connection = Connection {
@@ -118,6 +152,7 @@ pub async fn serve(
         hub: hub.clone(),
         client: Client::new(proxy),
         secrets: Secrets::new(caller.as_ref()),
+        told: Told::default(),
         looked_at: BTreeMap::new(),
         session,
         world,
@@ -125,10 +160,14 @@ pub async fn serve(
         outbox,
         _entry: entry,
         end,
+        findings,
+        caller,
+        asked_page: None,
+        counted,
         held: None,
         has_strange_type: false,
     };
-    let end = connection.run(first, requests, &mut hub.world).await;
+    let end = connection.run(&first, requests, &mut hub.world).await;
     match &end {
         Ok(()) => info!(target: "ads", id = connection.id, "connection closed"),
         Err(status) => {
@@ -144,7 +183,7 @@ async fn open(
     hub: &Hub,
     caller: Option<&Caller>,
     requests: &mut (impl Stream<Item = Result<Incoming, Status>> + Unpin),
-) -> Result<Option<(Proxy, Request)>, Status> {
+) -> Result<Option<(Proxy, Incoming)>, Status> {
     let Some(first) = first_request(requests).await? else { return Ok(None) };
     let node = first.node.as_ref().filter(|node| !node.id.is_empty()).ok_or_else(|| {
         Status::invalid_argument("the first request of a stream must carry the node with its id")
@@ -155,7 +194,7 @@ async fn open(
     {
         authorize(caller, &proxy)?;
     }
-    Ok(Some((proxy, first.request)))
+    Ok(Some((proxy, first)))
 }
 
 /// The first request that is not about health.
@@ -191,12 +230,15 @@ fn authorize(caller: &Caller, proxy: &Proxy) -> Result<(), Status> {
 impl Connection {
     async fn run(
         &mut self,
-        first: Request,
+        first: &Incoming,
         mut requests: impl Stream<Item = Result<Incoming, Status>> + Unpin,
         changes: &mut watch::Receiver<Arc<World>>,
     ) -> Result<(), Status> {
-        self.request(&first).await?;
+        self.request(first).await?;
         let end = self.end.clone();
+        let mut trust = self.hub.trust.clone();
+        trust.mark_unchanged();
+        let mut allowed = self.hub.access.as_ref().map(Access::changes);
         loop {
             let held = self.held;
             let patience = async {
@@ -209,7 +251,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 incoming = requests.next() => match incoming {
-                    Some(Ok(incoming)) => self.request(&incoming.request).await?,
+                    Some(Ok(incoming)) => self.request(&incoming).await?,
                     Some(Err(status)) => return disconnect(status),
                     None => return Ok(()),
                 },
@@ -222,9 +264,17 @@ impl Connection {
                     if self.world.forced > forced {
                         self.session.lock().force_all();
                         self.client.forget();
+                        self.looked_at.clear();
                     }
-                    self.behind_since = Some(Instant::now());
+                    self.behind_since.get_or_insert(self.world.since);
                     self.push().await?;
+                }
+                Ok(()) = trust.changed() => self.push_type(&TypeUrl::ProxyConfig).await?,
+                () = changed(&mut allowed) => {
+                    for type_url in [TypeUrl::Secret, TypeUrl::Extension] {
+                        self.looked_at.remove(&type_url);
+                        self.push_type(&type_url).await?;
+                    }
                 }
                 () = end.notified() => {
                     return Err(Status::unavailable("disconnected by the operator"));
@@ -234,19 +284,24 @@ impl Connection {
                     self.session.lock().stop_waiting();
                     self.release().await?;
                     self.settle().await?;
+                    self.look_around();
                 }
             }
         }
     }
 
-    async fn request(&mut self, request: &Request) -> Result<(), Status> {
+    async fn request(&mut self, incoming: &Incoming) -> Result<(), Status> {
+        let Incoming { request, error_code, .. } = incoming;
         let type_url = &request.type_url;
+        if over_xds::is_page(type_url) {
+            return self.page(request).await;
+        }
         let reaction = self.session.lock().request(request, SystemTime::now()).map_err(|error| {
             Status::resource_exhausted(format!("{} of {}: {error}", type_url.short(), self.client.proxy().id))
         })?;
         debug!(target: "ads", id = self.id, r#type = type_url.short(), nonce = request.nonce, ?reaction, "request");
         if let Some(Verdict::Refused(error)) = &reaction.verdict {
-            self.hub.metrics.rejected(type_url);
+            self.hub.metrics.rejected(&mut self.counted, type_url, *error_code);
             warn!(
                 target: "ads", id = self.id, r#type = type_url.short(), nonce = request.nonce, error,
                 "the proxy refused the configuration and keeps what it had"
@@ -273,7 +328,9 @@ impl Connection {
         if self.held.is_some() && !self.must_wait() {
             self.release().await?;
         }
-        self.settle().await
+        self.settle().await?;
+        self.look_around();
+        Ok(())
     }
 
     /// Sends what the new configuration changes for this proxy, in the order
@@ -287,10 +344,37 @@ impl Connection {
         } else {
             self.release().await?;
         }
+        self.settle().await?;
+        self.look_around();
+        Ok(())
+    }
+
+    /// After something was sent: whether that was all of it, and what was found.
+    fn look_around(&mut self) {
         if let Some(since) = self.behind_since.take_if(|_| self.held.is_none()) {
             self.hub.metrics.converged(since.elapsed());
         }
-        self.settle().await
+        self.findings.set(self.client.findings());
+        self.hub.pushed.notify_one();
+    }
+
+    /// Answers a request for a debug page, of which no state is kept.
+    async fn page(&mut self, request: &Request) -> Result<(), Status> {
+        let asked = (request.type_url.clone(), request.subscribe.clone());
+        // A client that accepts the answer names what it has asked for.
+        if !request.nonce.is_empty() && self.asked_page.as_ref() == Some(&asked) {
+            return Ok(());
+        }
+        self.asked_page = Some(asked);
+        let variant = self.session.lock().variant();
+        let answer = over_xds::answer(&self.hub.pages, self.caller.as_ref(), variant, request)?;
+        match self.outbox.send_timeout(Ok(Outgoing::Message(answer)), self.hub.send_timeout).await {
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
+                Err(Status::deadline_exceeded("the page was not taken in time"))
+            }
+            // The stream is gone; its end comes as the next request.
+            Ok(()) | Err(mpsc::error::SendTimeoutError::Closed(_)) => Ok(()),
+        }
     }
 
     /// Sends the types that come after clusters and endpoints.
@@ -307,7 +391,21 @@ impl Connection {
         self.session.lock().routes_must_wait()
     }
 
+    /// Whether what the proxy has of a type is told to be as it was before any
+    /// work: of secrets and extensions, which are made for each proxy.
+    fn is_untouched(&mut self, type_url: &TypeUrl) -> bool {
+        if !matches!(type_url, TypeUrl::Secret | TypeUrl::Extension) {
+            return false;
+        }
+        let seen = self.looked_at.insert(type_url.clone(), self.world.serial);
+        seen.is_some_and(|seen| seen >= self.world.stamps.marked())
+    }
+
     async fn push_type(&mut self, type_url: &TypeUrl) -> Result<(), Status> {
+        if self.session.lock().asked(type_url).is_none() || self.is_untouched(type_url) {
+            return Ok(());
+        }
+        self.look_at_access(type_url).await;
         let is_ready = {
             let session = self.session.lock();
             let Some(asked) = session.asked(type_url) else { return Ok(()) };
@@ -328,6 +426,19 @@ impl Connection {
         self.send(answer).await
     }
 
+    /// Before credentials are sent: whether the caller's account may read them.
+    async fn look_at_access(&mut self, type_url: &TypeUrl) {
+        let Some(access) = &self.hub.access else { return };
+        let world = &self.world;
+        match type_url {
+            TypeUrl::Secret => self.secrets.look_at(access, |_| true).await,
+            TypeUrl::Extension => {
+                self.secrets.look_at(access, |namespace| secret::pulls(&world.store, namespace)).await;
+            }
+            _ => {}
+        }
+    }
+
     /// Waits until there is room for one more translation.
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         let begin = Instant::now();
@@ -341,12 +452,9 @@ impl Connection {
     fn fresh(&mut self, type_url: &TypeUrl) -> Option<Answer> {
         let mut session = self.session.lock();
         let asked = session.asked(type_url)?;
-        if matches!(type_url, TypeUrl::Secret | TypeUrl::Extension) {
-            let marked = self.world.stamps.marked();
-            let seen = self.looked_at.insert(type_url.clone(), self.world.serial);
-            if seen.is_some_and(|seen| seen >= marked) && self.world.forced < self.world.serial {
-                return None;
-            }
+        if *type_url == TypeUrl::ProxyConfig {
+            let resources = vec![trust::resource(&self.hub.trust)];
+            return session.push(type_url, resources, &self.world.version, SystemTime::now());
         }
         if *type_url == TypeUrl::Secret {
             let resources = self.secrets.resources(
@@ -362,6 +470,7 @@ impl Connection {
             let resources = self.secrets.extensions(&self.world.snapshot, proxy, &wanted);
             return session.push(type_url, resources, &self.world.version, SystemTime::now());
         }
+        self.told.look(&mut self.client, self.world.now(), type_url, asked);
         let fresh = self.client.fresh(self.world.now(), type_url, asked, session.due());
         let (version, now) = (&self.world.version, SystemTime::now());
         match fresh {
@@ -378,6 +487,10 @@ impl Connection {
 
     async fn generate(&mut self, type_url: &TypeUrl, asked: Asked<'_>) -> Vec<xds::Resource> {
         let world = self.world.clone();
+        if *type_url == TypeUrl::ProxyConfig {
+            return vec![trust::resource(&self.hub.trust)];
+        }
+        self.look_at_access(type_url).await;
         if *type_url == TypeUrl::Secret {
             let (proxy, wanted) = (self.client.proxy(), asked.to_wanted());
             return self.secrets.resources(&world.snapshot, proxy, &wanted, &self.hub.metrics);
@@ -385,6 +498,7 @@ impl Connection {
         if *type_url == TypeUrl::Extension {
             return self.secrets.extensions(&world.snapshot, self.client.proxy(), &asked.to_wanted());
         }
+        self.told.look(&mut self.client, world.now(), type_url, asked);
         if self.client.is_ready(world.now(), type_url, asked) {
             return self.client.resources(world.now(), type_url, asked);
         }
@@ -404,21 +518,33 @@ impl Connection {
             resources = answer.resources.len(), removed = answer.removed.len(), "send"
         );
         let begin = Instant::now();
-        match self.outbox.send_timeout(Ok(answer), SEND_TIMEOUT).await {
+        let type_url = answer.type_url.clone();
+        match self.outbox.send_timeout(Ok(Outgoing::Answer(answer)), self.hub.send_timeout).await {
             Ok(()) => {
                 self.hub.metrics.sent(begin.elapsed());
                 Ok(())
             }
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-                self.hub.metrics.write_timeouts.inc();
+                self.hub.metrics.timed_out(&type_url);
                 Err(Status::deadline_exceeded(format!(
-                    "the proxy has taken no response for {} s; it may come back",
-                    SEND_TIMEOUT.as_secs()
+                    "the proxy has taken no response for {:?}; it may come back",
+                    self.hub.send_timeout
                 )))
             }
             // The stream is gone; its end comes as the next request.
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Ok(()),
         }
+    }
+}
+
+/// Waits for a change, forever where nothing changes.
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    let has_changed = match changes {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !has_changed {
+        std::future::pending::<()>().await;
     }
 }
 

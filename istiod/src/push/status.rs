@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use names::TypeUrl;
 use pilot::Proxy;
+use pilot::finding::Finding;
 use tokio::sync::Notify;
 use xds::session::Wanted;
 use xds::{Session, TypeStatus};
@@ -43,14 +44,41 @@ pub struct Row {
     pub session: Shared,
     /// Told when somebody wants the connection to end.
     pub end: Arc<Notify>,
+    /// What was found about its own workload.
+    pub findings: Findings,
+}
+
+/// Findings of a connection: it writes them, pages look at them.
+#[derive(Clone, Debug, Default)]
+pub struct Findings(Arc<Mutex<Vec<Finding>>>);
+
+impl Findings {
+    /// What was found last.
+    #[must_use]
+    pub fn get(&self) -> Vec<Finding> {
+        self.lock().clone()
+    }
+
+    /// These are found now.
+    pub fn set<'a>(&self, now: impl Iterator<Item = &'a Finding>) {
+        let mut known = self.lock();
+        let now: Vec<&Finding> = now.collect();
+        if !known.iter().eq(now.iter().copied()) {
+            *known = now.into_iter().cloned().collect();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Finding>> {
+        // Plain data, whole whatever a panic left behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Row {
     /// `POD.NAMESPACE`, as commands name a proxy.
     #[must_use]
     pub fn name(&self) -> String {
-        let id = &self.proxy.id;
-        format!("{}.{}", id.name, id.namespace)
+        self.proxy.name()
     }
 
     /// Its subscriptions with what came of them.

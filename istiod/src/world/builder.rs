@@ -6,12 +6,14 @@ use std::time::SystemTime;
 
 use config::{Key, Kind, Object, Store};
 use mesh::MeshConfig;
-use pilot::Snapshot;
 use pilot::cache::Cache;
 use pilot::depend::{Change, Stamps};
+use pilot::snapshot::jwt;
+use pilot::{KeySets, Snapshot};
 use source::Update;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
 
 use super::World;
 
@@ -24,10 +26,14 @@ pub struct Builder {
     last: Option<Arc<World>>,
     /// Objects that were touched since the last world, as they were in it.
     touched: BTreeMap<Key, Option<Arc<Object>>>,
+    /// URIs whose key sets have changed since the last world.
+    keys: BTreeSet<String>,
     /// Whether something has changed that everything depends on.
     all: bool,
     /// Whether everything is to be sent again.
     forced: bool,
+    /// When something has changed first since the last world.
+    since: Option<Instant>,
 }
 
 impl Builder {
@@ -46,8 +52,10 @@ impl Builder {
             cache: Arc::default(),
             last: None,
             touched: BTreeMap::new(),
+            keys: BTreeSet::new(),
             all: false,
             forced: false,
+            since: None,
         }
     }
 
@@ -55,6 +63,16 @@ impl Builder {
     pub fn settings(&mut self) -> &mut pilot::Settings {
         self.all = true;
         &mut self.settings
+    }
+
+    /// Gives the next world other key sets of token issuers, which concern those
+    /// that take tokens of theirs.
+    pub fn set_keys(&mut self, sets: Arc<KeySets>) {
+        self.since.get_or_insert_with(Instant::now);
+        let old = std::mem::replace(&mut self.settings.key_sets, sets);
+        let new = &self.settings.key_sets;
+        let uris = old.keys().chain(new.keys()).filter(|uri| old.get(*uri) != new.get(*uri));
+        self.keys.extend(uris.cloned());
     }
 
     /// The objects of the next world.
@@ -81,6 +99,7 @@ impl Builder {
             stamps: Stamps::new(0),
             cache: self.cache.clone(),
             forced: 0,
+            since: Instant::now(),
         }
     }
 
@@ -91,6 +110,7 @@ impl Builder {
 
     /// Takes an update; `false` when it changes nothing that an object says.
     pub fn take(&mut self, update: Update) -> bool {
+        self.since.get_or_insert_with(Instant::now);
         let mut changed = false;
         for key in update.delete {
             let old = self.store.object(&key).cloned();
@@ -118,7 +138,8 @@ impl Builder {
             Some(_) if changes.is_empty() && !self.all && !self.forced => return None,
             Some(last) if !self.all => {
                 let kinds: BTreeSet<Kind> = changes.iter().map(|change| change.key.kind).collect();
-                let snapshot = last.snapshot.next(&self.store, &kinds);
+                let keys = self.settings.key_sets.clone();
+                let snapshot = last.snapshot.next_with_keys(&self.store, &kinds, keys);
                 let stamps = last.stamps.advance(serial, &last.snapshot, &snapshot, &changes);
                 self.world(serial, snapshot, stamps)
             }
@@ -131,6 +152,7 @@ impl Builder {
         };
         self.all = false;
         self.forced = false;
+        self.since = None;
         self.cache.prune(serial, &world.snapshot);
         let world = Arc::new(world);
         self.last = Some(world.clone());
@@ -141,7 +163,7 @@ impl Builder {
     /// something else has changed: what is pending must be told, and the next
     /// world brings the positions, too.
     pub fn repositioned(&mut self) -> Option<Arc<World>> {
-        if self.all || self.forced || !self.touched.is_empty() {
+        if self.all || self.forced || !self.touched.is_empty() || !self.keys.is_empty() {
             return None;
         }
         let last = self.last.as_ref()?;
@@ -153,6 +175,7 @@ impl Builder {
             stamps: last.stamps.clone(),
             cache: self.cache.clone(),
             forced: last.forced,
+            since: last.since,
         });
         self.last = Some(world.clone());
         Some(world)
@@ -168,14 +191,23 @@ impl Builder {
             stamps,
             cache: self.cache.clone(),
             forced: if self.forced { serial } else { before },
+            since: self.since.unwrap_or_else(Instant::now),
         }
     }
 
-    /// What is different from the last world.
+    /// What is different from the last world. Policies whose keys have changed
+    /// are as if they had changed themselves.
     fn changes(&mut self) -> Vec<Change> {
+        let keys = std::mem::take(&mut self.keys);
+        let users = jwt::users(&self.store, &keys.iter().map(String::as_str).collect());
+        let users = users.into_iter().map(|policy| Change {
+            key: policy.key.clone(),
+            old: Some(policy.clone()),
+            new: Some(policy.clone()),
+        });
         let touched = std::mem::take(&mut self.touched).into_iter();
         let changes = touched.map(|(key, old)| Change { new: self.store.object(&key).cloned(), key, old });
-        changes.filter(|change| !is_same(change.old.as_deref(), change.new.as_deref())).collect()
+        changes.filter(|change| !is_same(change.old.as_deref(), change.new.as_deref())).chain(users).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 use config::yaml;
 use mesh::MeshConfig;
+use pilot::depend::Part;
 
 use super::*;
 
@@ -43,4 +44,29 @@ fn what_is_changed_back_in_time_makes_no_world() {
     builder.force();
     let world = builder.build().unwrap();
     assert_eq!((world.serial, world.forced), (2, 2));
+}
+
+#[test]
+fn keys_that_change_concern_those_that_take_tokens_by_them() {
+    let policy = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
+                  metadata: {name: a, namespace: shop}\n\
+                  spec: {jwtRules: [{issuer: i, jwksUri: 'https://a.example/keys'}]}\n";
+    let mut builder = builder();
+    assert!(builder.take(Update { apply: objects(policy), ..Update::default() }));
+    builder.build().unwrap();
+    let keys = |uri: &str, text: &str| Arc::new([(uri.to_owned(), text.to_owned())].into());
+
+    builder.set_keys(keys("https://b.example/keys", "{}"));
+    assert!(builder.repositioned().is_none(), "keys are pending");
+    assert!(builder.build().is_none(), "nobody takes them");
+
+    builder.set_keys(keys("https://a.example/keys", "{}"));
+    let world = builder.build().unwrap();
+    assert_eq!(world.snapshot.settings.key_sets.len(), 1);
+    let changed = |part, namespace: &str| world.stamps.of(part, namespace) == world.serial;
+    assert!(changed(Part::OwnListeners, "shop") && changed(Part::Gateways, "shop"));
+    assert!(!changed(Part::OwnListeners, "other") && !changed(Part::Clusters, "shop"));
+
+    builder.set_keys(keys("https://a.example/keys", "{}"));
+    assert!(builder.build().is_none(), "they are the same");
 }

@@ -1,15 +1,17 @@
 //! Clients that take more than their share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tonic::Code;
 
 use super::plane::{Plane, node};
-use super::{CLUSTER, ENDPOINT, clusters, good, next_of, soon};
+use super::{CLUSTER, ENDPOINT, LISTENER, ROUTE, clusters, good, next_of, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_say_nothing_keep_nobody_out() {
@@ -76,4 +78,81 @@ async fn a_subscription_without_bounds_ends_its_stream_only() {
     let mut stream = plane.sotw(Some(&token)).await;
     stream.send(clusters("")).await;
     next_of(&mut stream, CLUSTER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_nobody_reads_ends_and_says_why() {
+    let plane = Plane::start_with(|name| (name == "PILOT_XDS_SEND_TIMEOUT").then(|| "100ms".into())).await;
+    let token = good(&plane);
+    let mut stream = plane.narrow_delta(Some(&token), 100).await;
+    // One response is on its way, some wait for it, and one finds no place.
+    let cluster = "outbound|9080||reviews.default.svc.cluster.local";
+    for (type_url, names) in
+        [(CLUSTER, None), (ENDPOINT, Some(cluster)), (LISTENER, None), (ROUTE, Some("9080"))]
+    {
+        stream
+            .send(DeltaDiscoveryRequest {
+                node: node("reviews-v1", "10.77.0.21"),
+                type_url: type_url.into(),
+                resource_names_subscribe: names.map(str::to_owned).into_iter().collect(),
+                ..DeltaDiscoveryRequest::default()
+            })
+            .await;
+    }
+    let metrics = async || plane.page(plane.running.monitoring, "/metrics").await.1;
+    let counted = async {
+        while !metrics().await.contains("pilot_xds_write_timeout 1\n") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("the end of waiting", counted).await;
+    // Who reads in the end gets what was on its way, and the reason.
+    let status = loop {
+        if let Err(status) = soon("a reason", stream.next()).await {
+            break status;
+        }
+    };
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(status.message().contains("has taken no response for 100ms"), "{status}");
+    let page = plane.page(plane.running.monitoring, "/debug/syncz").await.1;
+    assert!(!page.contains("reviews-v1"), "{page}");
+}
+
+/// A `ClientHello` of a version that offers suites of all versions.
+fn hello(version: u16) -> Vec<u8> {
+    // ECDHE with ECDSA or RSA: AES-GCM for TLS 1.2, AES-CBC for all before.
+    let suites = [0xc02b_u16, 0xc02f, 0xc009, 0xc013, 0x002f];
+    // Curves, the form of points, and signatures.
+    let extensions: [&[u8]; 3] =
+        [&[0, 10, 0, 6, 0, 4, 0, 29, 0, 23], &[0, 11, 0, 2, 1, 0], &[0, 13, 0, 8, 0, 6, 4, 3, 8, 4, 4, 1]];
+    let with_length = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let body = [
+        version.to_be_bytes().to_vec(),
+        vec![7; 32],
+        vec![0],
+        with_length(&suites.map(u16::to_be_bytes).concat()),
+        vec![1, 0],
+        with_length(&extensions.concat()),
+    ]
+    .concat();
+    let message = [vec![1, 0], with_length(&body)].concat();
+    [vec![22, 3, 1], with_length(&message)].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_versions_of_tls_are_refused() {
+    let plane = Plane::start().await;
+    let answer = async |version| {
+        let mut stream = TcpStream::connect(plane.running.secure_grpc).await.unwrap();
+        stream.write_all(&hello(version)).await.unwrap();
+        let mut head = [0; 7];
+        soon("an answer", stream.read_exact(&mut head)).await.unwrap();
+        head
+    };
+    // TLS 1.2 goes on with a handshake; before it is a fatal alert: protocol_version.
+    assert_eq!(answer(0x0303).await[0], 22);
+    for version in [0x0300, 0x0301, 0x0302] {
+        let head = answer(version).await;
+        assert_eq!((head[0], &head[5..]), (21, &[2, 70][..]), "{version:#x}: {head:?}");
+    }
 }

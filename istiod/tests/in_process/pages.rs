@@ -1,7 +1,7 @@
 //! Debug pages, in the forms that Istio's tools read.
 
 use proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::plane::{Exchange, Plane, node};
 use super::{CLUSTER, ENDPOINT, good, soon};
@@ -61,11 +61,95 @@ async fn every_page_has_its_form() {
         assert!(shards["Kubernetes/Kubernetes"][0]["Addresses"][0].is_string(), "{shards}");
     }
     assert!(page(&plane, "/debug/mesh").await["rootNamespace"].is_string());
-    assert!(page(&plane, "/debug/instancesz").await["reviews-v1.default"][0]["Service"].is_object());
-    assert!(page(&plane, "/debug/push_status").await.is_object());
-    assert!(page(&plane, "/debug/cachez").await["classes"].as_u64().unwrap() >= 1);
+    let own = page(&plane, "/debug/instancesz").await["reviews-v1.default"][0].clone();
+    assert!(own["Service"].is_object());
+    assert_eq!(own["Port"], json!({"name": "http", "port": 9080, "protocol": "HTTP", "TargetPort": 9080}));
+    let status = page(&plane, "/debug/push_status").await;
+    for (metric, events) in status.as_object().unwrap() {
+        for (key, event) in events.as_object().unwrap_or_else(|| panic!("{metric}: {events}")) {
+            let is_text = |name: &str| event.get(name).is_none_or(Value::is_string);
+            assert!(event.is_object() && is_text("proxy") && is_text("message"), "{metric} {key}: {event}");
+        }
+    }
+    let cache = page(&plane, "/debug/cachez").await;
+    assert!(cache[CLUSTER].as_array().unwrap().contains(&Value::from(NAME)), "{cache}");
+    let sizes = page(&plane, "/debug/cachez?sizes=true").await;
+    assert!(sizes["total"].as_str().unwrap().ends_with('B') && sizes[ENDPOINT].is_string(), "{sizes}");
     let list = page(&plane, "/debug/list").await;
-    assert!(list.as_array().unwrap().contains(&Value::from("config_dump")));
+    for name in list.as_array().unwrap() {
+        let name = name.as_str().unwrap();
+        if !name.contains("clear=") && !name.contains("push=") {
+            let status = plane.page(plane.running.monitoring, &format!("/debug/{name}")).await.0;
+            assert!(status == 200 || status == 400, "{name}: {status}");
+        }
+    }
+    let html = plane.page(plane.running.monitoring, "/debug").await;
+    assert!(html.0 == 200 && html.1.contains("/debug/push_status"), "{html:?}");
+    // Tools look for these words.
+    let missing = plane.page(plane.running.monitoring, "/debug/nothing").await;
+    assert!(missing.0 == 404 && missing.1.contains("404 page not found"), "{missing:?}");
+    let missing = plane.page(plane.running.monitoring, "/debug/edsz").await;
+    assert!(missing.0 == 400 && missing.1.contains("You must provide a proxyID in the query string"));
+    let missing = plane.page(plane.running.monitoring, "/debug/edsz?proxyID=no.where").await;
+    assert!(missing.0 == 404 && missing.1.contains("Proxy not connected to this Pilot instance"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_and_states_are_written_as_istio_does() {
+    let plane = Plane::start().await;
+    let _stream = connected(&plane).await;
+    plane.write(
+        "more.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: golden, namespace: other}\n\
+         spec: {egress: [{hosts: ['./*']}]}\n---\napiVersion: v1\nkind: Secret\n\
+         metadata: {name: key, namespace: other}\nstringData: {tls.key: very-private}\n",
+    );
+    plane.settled("golden").await;
+    let configz = page(&plane, "/debug/configz").await;
+    let all = configz.as_array().unwrap();
+    let golden = all.iter().find(|object| object["metadata"]["name"] == "golden").unwrap();
+    let want = json!({
+        "kind": "Sidecar",
+        "apiVersion": "networking.istio.io/v1",
+        "metadata": {"name": "golden", "namespace": "other", "creationTimestamp": null},
+        "spec": {"egress": [{"hosts": ["./*"]}]},
+    });
+    assert_eq!(*golden, want);
+    assert!(all.iter().all(|object| object["apiVersion"].as_str().unwrap().contains("istio.io")));
+    for name in ["configz", "sourcez", "registryz", "push_status", "cachez", "mesh", "pushcontext"] {
+        let text = page(&plane, &format!("/debug/{name}")).await.to_string();
+        assert!(!text.contains("very-private"), "{name}");
+    }
+
+    let syncz = page(&plane, "/debug/syncz?namespace=default").await;
+    let row = syncz[0].as_object().unwrap();
+    assert_eq!(row["proxy"], "reviews-v1.default");
+    assert_eq!(row["proxy_type"], "sidecar");
+    assert_eq!(row["cluster_sent"], row["resources"][CLUSTER]["sent"]);
+    assert!(!row.contains_key("route_sent") && !row.contains_key("cluster_id"), "{row:?}");
+    assert!(row["resources"][CLUSTER]["sentTime"].is_string());
+    assert_eq!(page(&plane, "/debug/syncz?namespace=other").await, json!([]));
+
+    let services = page(&plane, "/debug/registryz").await;
+    let all = services.as_array().unwrap();
+    let reviews =
+        all.iter().find(|service| service["hostname"] == "reviews.default.svc.cluster.local").unwrap();
+    let want: Vec<&str> = vec![
+        "Attributes",
+        "ports",
+        "creationTime",
+        "hostname",
+        "clusterVIPs",
+        "defaultAddress",
+        "Resolution",
+        "MeshExternal",
+        "ResourceVersion",
+    ];
+    for name in want {
+        assert!(reviews.get(name).is_some(), "{name}: {reviews}");
+    }
+    assert_eq!(reviews["Attributes"]["ExportTo"], json!({"*": {}}));
+    assert_eq!(reviews["ports"][0]["protocol"], "HTTP");
 }
 
 #[tokio::test(flavor = "multi_thread")]

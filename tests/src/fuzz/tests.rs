@@ -1,3 +1,6 @@
+mod broken;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use config::{Key, Object, Severity};
@@ -34,25 +37,68 @@ fn start(default: u64) -> (u64, u64) {
     (number("ISTIO_TEST_SEED", 1), number("ISTIO_TEST_COUNT", default))
 }
 
+/// Some bytes changed, put in, taken out or said twice.
+fn changed(sequence: &mut Sequence, mut bytes: Vec<u8>) -> Vec<u8> {
+    for _ in 0..4 {
+        let choice = sequence.bytes(8);
+        let number = |at: usize| usize::from(u16::from_be_bytes([choice[at], choice[at + 1]]));
+        let at = (number(0) << 4 | usize::from(choice[7] >> 4)) % (bytes.len() + 1);
+        let end = (at + number(2) % 9).min(bytes.len());
+        match choice[4] % 5 {
+            0 => bytes.insert(at, choice[5]),
+            1 => drop(bytes.drain(at..end)),
+            2 => {
+                let part = bytes[at..end].to_vec();
+                bytes.splice(at..at, part);
+            }
+            3 => bytes[at..end].fill(choice[5]),
+            _ => bytes[at..end].iter_mut().for_each(|byte| *byte ^= 1 << (choice[6] % 8)),
+        }
+    }
+    bytes
+}
+
 #[test]
 fn no_bytes_make_a_target_panic() {
-    let (seed, _) = start(0);
-    for (_, target) in TARGETS.iter().filter(|(name, _)| *name != "translate") {
+    let (seed, count) = start(300);
+    for Target { name, run, seeds } in TARGETS.iter().filter(|target| target.name != "translate") {
         let mut sequence = Sequence(seed * 7919 + 17);
-        for length in 0..400 {
-            let bytes = sequence.bytes(length);
-            target(&bytes);
-            // Text that nearly is what is expected gets deeper.
-            let world = &worlds()[length % worlds().len()];
-            let mut text = world.objects.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n---\n");
-            for (byte, at) in bytes.iter().zip(sequence.bytes(bytes.len())).take(4) {
-                let at = (usize::from(at) * 131) % text.len().max(1);
-                if text.is_char_boundary(at) {
-                    text.insert(at, char::from(*byte));
-                }
-            }
-            target(text.as_bytes());
+        let seeds = seeds();
+        assert!(!seeds.is_empty(), "{name} has no good input");
+        let random = (0..count / 3).map(|length| (length as usize, None));
+        let near = (0..count).map(|number| (0, seeds.get(number as usize % seeds.len())));
+        for (length, good) in random.chain(near) {
+            let input = match good {
+                None => sequence.bytes(length),
+                Some(good) => changed(&mut sequence, good.clone()),
+            };
+            let result = std::panic::catch_unwind(|| run(&input));
+            assert!(result.is_ok(), "{name} panics: {}", input.escape_ascii());
         }
+        seeds.iter().for_each(|good| run(good));
+    }
+}
+
+#[test]
+#[ignore = "writes files for long searches"]
+fn corpus_of_good_inputs_is_written() {
+    for Target { name, seeds, .. } in TARGETS {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        for (number, good) in seeds().iter().enumerate() {
+            std::fs::write(dir.join(format!("good-{number}")), good).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_target_is_in_the_fuzz_crate() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let manifest = std::fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    for Target { name, .. } in TARGETS {
+        let file = std::fs::read_to_string(fuzz.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(file.contains(&format!("::{name}(data)")), "{name}");
+        assert!(manifest.contains(&format!("name = {name:?}")), "{name}");
     }
 }
 

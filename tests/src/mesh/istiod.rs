@@ -24,6 +24,8 @@ pub struct Istiod {
     pub process: Option<Process>,
     /// Its state directory.
     pub state: PathBuf,
+    /// Variables of its environment, from its next start on.
+    pub env: Vec<(&'static str, &'static str)>,
     program: PathBuf,
     objects: PathBuf,
     dir: PathBuf,
@@ -41,6 +43,7 @@ impl Istiod {
             namespace: network.add("istiod", ISTIOD)?,
             process: None,
             state: dir.join("istiod"),
+            env: Vec::new(),
             program: programs.ours("istiod"),
             objects: objects.to_owned(),
             dir: dir.to_owned(),
@@ -55,7 +58,7 @@ impl Istiod {
     pub fn start(&mut self) -> anyhow::Result<()> {
         let mut command = netns::command(&self.namespace, &self.program);
         command.arg("discovery").arg("--config-dir").arg(&self.objects).arg("--state-dir").arg(&self.state);
-        command.current_dir(&self.dir);
+        command.current_dir(&self.dir).envs(self.env.iter().copied());
         self.process = Some(Process::start(command, &self.log)?);
         Mesh::wait("istiod ready", || {
             if let Some(process) = &mut self.process

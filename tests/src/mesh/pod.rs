@@ -18,6 +18,8 @@ use crate::program::Programs;
 
 /// Variable by which an injected pod has its DNS requests answered by the agent.
 pub const DNS_CAPTURE: &str = "ISTIO_META_DNS_CAPTURE";
+/// Annotation for how the traffic of a pod is taken.
+const INTERCEPTION: &str = "sidecar.istio.io/interceptionMode";
 /// User of the applications.
 const APP_UID: u32 = 65534;
 
@@ -42,6 +44,16 @@ impl Workload {
     /// Whether it is a gateway: a proxy that stands alone, and takes connections itself.
     pub fn is_gateway(&self) -> bool {
         self.annotations.get("inject.istio.io/templates").is_some_and(|name| name == "gateway")
+    }
+
+    /// How its traffic is taken: `REDIRECT` or `TPROXY`.
+    pub fn interception(&self) -> &str {
+        self.annotations.get(INTERCEPTION).map_or("REDIRECT", String::as_str)
+    }
+
+    /// Whether it has no proxy at all.
+    pub fn is_bare(&self) -> bool {
+        self.labels.get("sidecar.istio.io/inject").is_some_and(|value| value == "false")
     }
 }
 
@@ -141,7 +153,8 @@ impl Pod {
     /// # Errors
     /// What istio-init says.
     pub fn redirect(&self, captures_dns: bool) -> anyhow::Result<()> {
-        let args = ["-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", ""];
+        let mode = self.workload.interception();
+        let args = ["-p", "15001", "-z", "15006", "-u", "1337", "-m", mode, "-i", "*", "-x", ""];
         let args = args.into_iter().chain(["-b", "*", "-d", "15090,15021,15020"]);
         let args = args.chain(captures_dns.then_some("--redirect-dns"));
         let output = self.init(&args.collect::<Vec<_>>()).output().context("istio-init")?;
@@ -154,10 +167,13 @@ impl Pod {
             User::App => APP_UID,
             User::Proxy => PROXY_UID,
         };
+        // A transparent proxy runs as root, as an injected one does: by its user the
+        // kernel tells its connections to the application from those to be taken.
+        let is_root = matches!(user, User::Proxy) && self.workload.interception() == "TPROXY";
+        let uid = if is_root { 0 } else { id };
         let mut command = netns::command(&self.network, Path::new("setpriv"));
-        command
-            .args([&format!("--reuid={id}"), &format!("--regid={id}"), "--clear-groups", "--"])
-            .arg(program);
+        command.args([&format!("--reuid={uid}"), &format!("--regid={id}"), "--clear-groups"]);
+        command.arg("--").arg(program);
         command.current_dir(&self.dir);
         command
     }
@@ -167,14 +183,22 @@ impl Pod {
     /// # Errors
     /// When one cannot be started.
     pub fn start(&mut self, env: &[(String, String)]) -> anyhow::Result<()> {
-        if self.workload.is_gateway() {
-            return self.start_agent(env);
+        if !self.workload.is_gateway() {
+            self.start_app()?;
         }
+        self.start_agent(env)
+    }
+
+    /// Starts the application alone.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_app(&mut self) -> anyhow::Result<()> {
         let label = |name: &str| self.workload.labels.get(name).map_or("", String::as_str);
         let mut app = self.command(User::App, &self.programs.harness);
         app.args(["app", label("app"), label("version")]).current_dir("/");
         self.app = Some(Process::start(app, &self.log.join(format!("{}.app.log", self.workload.name)))?);
-        self.start_agent(env)
+        Ok(())
     }
 
     /// Starts the agent alone.
@@ -195,6 +219,7 @@ impl Pod {
             .env("SERVICE_ACCOUNT", service_account)
             .env("TRUST_DOMAIN", "cluster.local")
             .env("ISTIO_META_CLUSTER_ID", "Kubernetes")
+            .env("ISTIO_META_INTERCEPTION_MODE", self.workload.interception())
             .env("ISTIO_META_WORKLOAD_NAME", labels.get("app").map_or("", String::as_str))
             .env("PROXY_CONFIG", format!("{{binaryPath: '{envoy}', concurrency: 2}}"));
         for (name, value) in env {
@@ -227,9 +252,12 @@ impl Pod {
                     return Err(Hopeless(format!("ended: {status}")).into());
                 }
             }
-            let probe = Ask::get((Ipv4Addr::LOCALHOST, names::port::ENVOY_HEALTH), "pod", "/healthz/ready");
-            let answer = probe.from(&self.network)?;
-            ensure!(answer.status.is_success(), "{}", answer.body.trim());
+            if self.agent.is_some() {
+                let probe =
+                    Ask::get((Ipv4Addr::LOCALHOST, names::port::ENVOY_HEALTH), "pod", "/healthz/ready");
+                let answer = probe.from(&self.network)?;
+                ensure!(answer.status.is_success(), "{}", answer.body.trim());
+            }
             if self.app.is_some() {
                 Ask::get((Ipv4Addr::LOCALHOST, crate::app::PORT), "app", "/headers").from(&self.network)?;
             }

@@ -36,7 +36,7 @@ fn half_written(mesh: &mut Mesh) -> anyhow::Result<()> {
     let half = &text[..text.find("destination").map_or(0, |at| at + 4)];
     mesh.write(ROUTE, half)?;
     let problems = Mesh::wait("the problem", || {
-        let problems = mesh.istiod.page("/debug/configz")?["problems"].to_string();
+        let problems = mesh.istiod.page("/debug/sourcez")?["problems"].to_string();
         ensure!(problems.contains(ROUTE), "{problems}");
         Ok(problems)
     })?;

@@ -1,6 +1,5 @@
 //! Access logs, spans, patches and extensions.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -10,9 +9,8 @@ use anyhow::{Context as _, ensure};
 use istio_tests::app::PORT;
 use istio_tests::client::Ask;
 use istio_tests::load::Load;
-use istio_tests::mesh::{CLIENT, Mesh, Options};
+use istio_tests::mesh::{CLIENT, Mesh};
 use istio_tests::netns;
-use istio_tests::program::Programs;
 use serde_json::Value;
 
 use super::{Case, more, none_failed};
@@ -57,21 +55,7 @@ status: {phase: Running, podIP: 10.77.0.10}
 
 /// A mesh of that workload, with providers.
 pub(crate) fn start() -> anyhow::Result<Mesh> {
-    let objects = tempfile::tempdir()?;
-    fs::write(objects.path().join("mesh.yaml"), OBJECTS)?;
-    let options = Options {
-        name: "istio-e2e-more".parse()?,
-        objects: objects.path().to_owned(),
-        agent_env: BTreeMap::new(),
-    };
-    let mut mesh = Mesh::start(&Programs::find()?, &options, &mut |_| {})?;
-    // istiod reads its settings where it runs.
-    let folder = mesh.dir.join("etc/istio/config");
-    fs::create_dir_all(&folder)?;
-    fs::write(folder.join("mesh"), MESH)?;
-    mesh.istiod.stop()?;
-    mesh.istiod.start()?;
-    Ok(mesh)
+    Mesh::start_with_settings("istio-e2e-more", OBJECTS, MESH)
 }
 
 fn request(mesh: &Mesh, query: &str) -> anyhow::Result<Ask> {
@@ -288,7 +272,7 @@ fn bad_patch(mesh: &mut Mesh) -> anyhow::Result<()> {
     patch: {operation: INSERT_FIRST, value: {name: x, typed_config: {'@type': type.googleapis.com/stats.PluginConfig}}}\n";
     mesh.write(FILE, &patches_of(unknown))?;
     Mesh::wait("the problem", || {
-        let problems = mesh.istiod.page("/debug/configz")?["problems"].to_string();
+        let problems = mesh.istiod.page("/debug/sourcez")?["problems"].to_string();
         ensure!(problems.contains("stats.PluginConfig"), "{problems}");
         Ok(())
     })?;

@@ -331,7 +331,7 @@ fn rotation(mesh: &mut Mesh) -> anyhow::Result<()> {
     // One that is broken changes nothing.
     mesh.write("secret-secure.yaml", &old.replace("-----END CERTIFICATE-----", "-----END-----"))?;
     Mesh::wait("the problem", || {
-        let problems = mesh.istiod.page("/debug/configz")?["problems"].to_string();
+        let problems = mesh.istiod.page("/debug/sourcez")?["problems"].to_string();
         ensure!(problems.contains("tls.crt"), "{problems}");
         Ok(())
     })?;

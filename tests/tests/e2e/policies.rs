@@ -1,6 +1,5 @@
 //! Who may do what: policies with real requests.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,9 +10,8 @@ use anyhow::{Context as _, ensure};
 use http::Method;
 use istio_tests::app::{ECHO_PORT, PORT};
 use istio_tests::client::Ask;
-use istio_tests::mesh::{CLIENT, Mesh, Options};
+use istio_tests::mesh::{CLIENT, Mesh};
 use istio_tests::netns;
-use istio_tests::program::Programs;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -92,21 +90,7 @@ extensionProviders:
 
 /// A mesh of those workloads, with a provider.
 pub(crate) fn start() -> anyhow::Result<Mesh> {
-    let objects = tempfile::tempdir()?;
-    fs::write(objects.path().join("mesh.yaml"), OBJECTS)?;
-    let options = Options {
-        name: "istio-e2e-policies".parse()?,
-        objects: objects.path().to_owned(),
-        agent_env: BTreeMap::new(),
-    };
-    let mut mesh = Mesh::start(&Programs::find()?, &options, &mut |_| {})?;
-    // istiod reads its settings where it runs.
-    let folder = mesh.dir.join("etc/istio/config");
-    fs::create_dir_all(&folder)?;
-    fs::write(folder.join("mesh"), MESH)?;
-    mesh.istiod.stop()?;
-    mesh.istiod.start()?;
-    Ok(mesh)
+    Mesh::start_with_settings("istio-e2e-policies", OBJECTS, MESH)
 }
 
 /// Who asks: a pod by name, or the client without a sidecar.

@@ -10,7 +10,6 @@ mod tls;
 
 use std::collections::BTreeSet;
 
-use proto::istio::networking::v1alpha3::load_balancer_settings::LbPolicy;
 use proto::istio::networking::v1alpha3::traffic_policy::{
     PortTrafficPolicy, ProxyProtocol, RetryBudget, TunnelSettings, proxy_protocol,
 };
@@ -133,10 +132,6 @@ impl Blocks<'_> {
             let at = format!("{at}.loadBalancer");
             balancer::check(&at, settings, checker);
             locality::check(&at, settings, self.outlier.is_some(), checker);
-            if matches!(settings.lb_policy, Some(LbPolicy::BackendUtilization(_))) {
-                let message = "has no effect: requests go to the endpoint with the fewest, as in Istio";
-                checker.warn(format!("{at}.backendUtilization"), message);
-            }
         }
         if let Some(settings) = self.pool {
             pool::check(&format!("{at}.connectionPool"), settings, checker);

@@ -34,7 +34,6 @@ fn telemetry_that_envoy_could_not_take_is_refused() {
             "{tracing: [{customTags: {a: {literal: {}}}}]}",
             "tracing[0].customTags.a.literal.value: is missing",
         ),
-        ("{tracing: [{customTags: {a: {}}}]}", "tracing[0].customTags.a: is empty"),
         (
             "{metrics: [{overrides: [{tagOverrides: {a: {operation: UPSERT}}}]}]}",
             "metrics[0].overrides[0].tagOverrides.a.value: is missing",
@@ -48,6 +47,7 @@ fn telemetry_that_envoy_could_not_take_is_refused() {
     }
     for (spec, want) in [
         ("{tracing: [{}, {}]}", "tracing: has several items"),
+        ("{tracing: [{customTags: {a: {}}}]}", "tracing[0].customTags.a: is empty"),
         ("{metrics: [{providers: [{name: prometheus}]}]}", "metrics[0]: is not supported yet"),
         ("{accessLogging: [{filter: {expression: 'true'}}]}", "accessLogging[0].filter: has no effect"),
         ("{selector: {}}", "selector.matchLabels: is empty"),
@@ -64,6 +64,9 @@ fn modules_have_a_place_and_a_checksum() {
         ("{}", "url: is missing"),
         ("{url: 'ftp://a/b'}", "url: \"ftp://a/b\" has the unknown scheme"),
         ("{url: 'oci://'}", "url: \"oci://\" is not the place"),
+        ("{url: 'registry:5000/a'}", "write oci://registry:5000/a"),
+        ("{url: '#%blah$#@'}", "is not the place"),
+        ("{url: 'a/b%zz'}", "is not the place"),
         ("{url: a/b, sha256: ABC}", "sha256: \"ABC\" is not a checksum"),
         ("{url: a/b, vmConfig: {env: [{name: A}, {name: A}]}}", "vmConfig.env[1].name: \"A\" stands twice"),
         (
@@ -74,7 +77,7 @@ fn modules_have_a_place_and_a_checksum() {
     ] {
         check("WasmPlugin", spec, Severity::Error, want);
     }
-    assert!(said("WasmPlugin", "{url: 'registry:5000/a@sha256:b', phase: AUTHN}").is_empty());
+    assert!(said("WasmPlugin", "{url: 'oci://registry:5000/a@sha256:b', phase: AUTHN}").is_empty());
     for (spec, want) in [
         ("{phase: AUTHN}", "spec: has neither wasm nor lua"),
         ("{lua: {}}", "lua.inlineCode: is missing"),

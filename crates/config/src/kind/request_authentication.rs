@@ -44,7 +44,14 @@ fn rule(at: &str, rule: &JwtRule, checker: &mut Checker) {
         if output.claim.is_empty() {
             checker.error(format!("{at}.claim"), "is missing: name the claim");
         }
-        header_name(&format!("{at}.header"), &output.header, checker);
+        let field = format!("{at}.header");
+        header_name(&field, &output.header, checker);
+        let is_plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+        if is_header_name(&output.header) && !output.header.bytes().all(is_plain) {
+            let message =
+                format!("{:?} has other characters than letters, digits, hyphens and _", output.header);
+            checker.error(field, message);
+        }
     }
     checker.duration(&format!("{at}.timeout"), rule.timeout.as_ref());
 }

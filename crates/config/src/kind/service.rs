@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::kube::{Service, ServicePort, TargetPort};
+use crate::kube::{Service, ServicePort, ServiceSpec, TargetPort};
 use crate::validate::Checker;
 
 /// Fields that the mesh does not use.
@@ -19,11 +19,18 @@ pub(super) const UNUSED: &[&str] = &[
     "externalTrafficPolicy",
     "healthCheckNodePort",
     "sessionAffinityConfig",
+    // Of the status.
+    "conditions",
+    "ipMode",
 ];
 
 const TYPES: [&str; 4] = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"];
 
 pub(super) fn check(service: &Service, checker: &mut Checker) {
+    checker.within("spec", |checker| spec(service, checker));
+}
+
+fn spec(service: &ServiceSpec, checker: &mut Checker) {
     if !service.service_type.is_empty() {
         checker.one_of("type", &service.service_type, &TYPES);
     }

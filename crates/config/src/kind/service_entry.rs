@@ -1,6 +1,6 @@
 //! Rules of `ServiceEntry`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use proto::istio::networking::v1alpha3::service_entry::{Location, Resolution};
@@ -27,12 +27,7 @@ const PROTOCOLS: [&str; 12] = [
 ];
 
 pub(super) fn check(entry: &ServiceEntry, checker: &mut Checker) {
-    let mut inner = Checker::default();
-    spec(&entry.spec, &mut inner);
-    for mut finding in inner.findings {
-        finding.field = format!("spec.{}", finding.field);
-        checker.findings.push(finding);
-    }
+    checker.within("spec", |checker| spec(&entry.spec, checker));
 }
 
 fn spec(entry: &Spec, checker: &mut Checker) {
@@ -61,7 +56,9 @@ fn hosts(entry: &Spec, resolution: Resolution, checker: &mut Checker) {
     let is_dynamic = resolution == Resolution::DynamicDns;
     let names_itself =
         matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin) && entry.endpoints.is_empty();
+    let mut known = HashSet::new();
     for (index, host) in entry.hosts.iter().enumerate() {
+        let is_known = !known.insert(host);
         let at = format!("hosts[{index}]");
         if host == "*" {
             checker.error(at, "\"*\" would be every host: name one, or a domain such as *.example.com");
@@ -81,7 +78,7 @@ fn hosts(entry: &Spec, resolution: Resolution, checker: &mut Checker) {
                 at,
                 format!("{host:?} is a part of a name: write a whole domain such as *.example.com"),
             );
-        } else if entry.hosts[..index].contains(host) {
+        } else if is_known {
             checker.warn(at, format!("{host:?} stands twice: the second one has no effect"));
         }
     }
@@ -94,6 +91,22 @@ fn hosts(entry: &Spec, resolution: Resolution, checker: &mut Checker) {
             "hosts",
             "several hosts cannot be told apart on a port that is neither HTTP nor TLS: \
              give each a ServiceEntry of its own",
+        );
+        return;
+    }
+    let is_told_by_address = |port: &ServicePort| {
+        let protocol = port.protocol.to_ascii_uppercase();
+        matches!(protocol.as_str(), "TCP" | "HTTPS" | "TLS" | "MONGO" | "REDIS" | "MYSQL")
+    };
+    if matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin)
+        && entry.hosts.len() > 1
+        && !entry.addresses.is_empty()
+        && entry.ports.iter().any(is_told_by_address)
+    {
+        checker.warn(
+            "addresses",
+            "are those of several hosts, of which only one gets the connections of ports that are not HTTP: \
+             give each host a ServiceEntry of its own",
         );
     }
 }
@@ -241,8 +254,9 @@ fn selector(entry: &Spec, resolution: Resolution, checker: &mut Checker) {
 /// As for other kinds, but that `~`, which exports to nobody, is allowed alone.
 fn export_to(entry: &Spec, checker: &mut Checker) {
     let list = &entry.export_to;
+    let mut known = HashSet::new();
     for (index, name) in list.iter().enumerate() {
-        if list[..index].contains(name) {
+        if !known.insert(name) {
             checker.error(format!("exportTo[{index}]"), format!("{name:?} stands twice: remove one"));
         }
     }

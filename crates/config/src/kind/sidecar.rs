@@ -1,6 +1,6 @@
 //! Rules of `Sidecar`.
 
-mod hosts;
+pub(super) mod hosts;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

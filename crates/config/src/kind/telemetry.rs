@@ -62,7 +62,7 @@ fn tracing(at: &str, tracing: &Tracing, checker: &mut Checker) {
         let (field, value) = match &tag.r#type {
             // Envoy takes no tag without a value.
             None => {
-                checker.error(&at, "is empty: give literal, environment, header or formatter");
+                checker.warn(&at, "is empty and is left out: give literal, environment, header or formatter");
                 continue;
             }
             Some(custom_tag::Type::Literal(literal)) => ("literal.value", &literal.value),

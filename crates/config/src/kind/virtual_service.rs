@@ -7,6 +7,7 @@ mod headers;
 mod http;
 mod l4;
 mod matching;
+mod overlap;
 mod reach;
 #[cfg(test)]
 mod tests;
@@ -22,12 +23,13 @@ pub(super) fn check(service: &VirtualService, checker: &mut Checker) {
     if service.hosts.is_empty() && !(is_delegate && has_delegate_form(service)) {
         checker.error("hosts", "is missing: name at least one host");
     }
+    let mut before = overlap::Hosts::default();
     for (index, host) in service.hosts.iter().enumerate() {
         let field = format!("hosts[{index}]");
         if host.parse::<std::net::IpAddr>().is_err() {
             checker.host(&field, host);
         }
-        if let Some(other) = service.hosts[..index].iter().find(|other| overlap(host, other)) {
+        if let Some(other) = before.add(host) {
             checker.error(&field, format!("{host:?} and {other:?} have hosts in common: name each once"));
         }
         if host == "*" && for_mesh {
@@ -74,12 +76,6 @@ fn gateway_names(at: &str, names: &[String], checker: &mut Checker) {
 /// A VirtualService that others delegate to has no hosts; only HTTP routes can be delegated.
 fn has_delegate_form(service: &VirtualService) -> bool {
     !service.http.is_empty() && service.tcp.is_empty() && service.tls.is_empty()
-}
-
-/// Whether a host stands for both, where `*.a.b` is every host that ends in `.a.b`.
-fn overlap(one: &str, other: &str) -> bool {
-    let covers = |wide: &str, host: &str| wide.strip_prefix('*').is_some_and(|end| host.ends_with(end));
-    one == other || covers(one, other) || covers(other, one)
 }
 
 fn weighted(at: &str, weights: impl Iterator<Item = i32>, checker: &mut Checker) {

@@ -77,12 +77,59 @@ fn url(field: &str, url: &str, checker: &mut Checker) {
     let expected =
         "expected a URL such as oci://registry/image:tag, https://host/file.wasm or file:///file.wasm";
     let has_space = url.chars().any(|c| c.is_whitespace() || c.is_control());
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    if has_space || rest.is_empty() {
-        checker.error(field, format!("{url:?} is not the place of a module: {expected}"));
-    } else if !["", "file", "http", "https", "oci"].contains(&scheme) {
-        checker.error(field, format!("{url:?} has the unknown scheme {scheme:?}: {expected}"));
+    let (scheme, rest) = scheme(url).unwrap_or(("", url));
+    if !["", "file", "http", "https", "oci"].contains(&scheme.to_ascii_lowercase().as_str()) {
+        let hint = if rest.starts_with(|c: char| c.is_ascii_digit()) {
+            format!("if it is a host with a port, write oci://{url}")
+        } else {
+            expected.to_owned()
+        };
+        return checker.error(field, format!("{url:?} has the unknown scheme {scheme:?}: {hint}"));
     }
+    let after_host = match rest.strip_prefix("//") {
+        Some(rest) => rest,
+        // Without a scheme it begins with a host.
+        None if scheme.is_empty() && !rest.starts_with('/') => rest,
+        None => "",
+    };
+    let host = after_host.split(['/', '?']).next().unwrap_or_default();
+    if has_space
+        || ["", "//"].contains(&rest)
+        || rest.starts_with(':')
+        || !is_host(host)
+        || !has_good_escapes(rest)
+    {
+        checker.error(field, format!("{url:?} is not the place of a module: {expected}"));
+    }
+}
+
+/// What stands before the first colon and can be a scheme, and what follows.
+fn scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once(':')?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c));
+    is_scheme.then_some((scheme, rest))
+}
+
+/// Whether it can be `USER@HOST:PORT`, of which only the host must be there.
+fn is_host(text: &str) -> bool {
+    let (user, host) = text.rsplit_once('@').unwrap_or(("", text));
+    let is_user = |c: u8| c.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%".contains(&c);
+    let is_host =
+        |c: u8| c.is_ascii_alphanumeric() || !c.is_ascii() || b"-_.~!$&'()*+,;=:[]<>\"%".contains(&c);
+    let port = if host.ends_with(']') { None } else { host.rsplit_once(':').map(|(_, port)| port) };
+    user.bytes().all(is_user)
+        && host.bytes().all(is_host)
+        && port.is_none_or(|port| port.bytes().all(|c| c.is_ascii_digit()))
+}
+
+/// Whether every `%` stands before two hexadecimal digits.
+fn has_good_escapes(text: &str) -> bool {
+    let path = text.split('?').next().unwrap_or_default();
+    path.split('%').skip(1).all(|rest| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 pub(super) fn ports<'a>(selectors: impl Iterator<Item = &'a [PortSelector]>, checker: &mut Checker) {

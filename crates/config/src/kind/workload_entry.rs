@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use proto::istio::networking::v1alpha3::WorkloadEntry;
 
+use crate::kube;
 use crate::validate::{Checker, is_dns_label};
 
 /// How an address of a Unix socket begins.
@@ -21,11 +22,16 @@ pub(super) enum Form {
     Dns,
 }
 
-pub(super) fn check(entry: &WorkloadEntry, checker: &mut Checker) {
+/// Fields of the status that the mesh does not use.
+pub(super) const UNUSED: &[&str] =
+    &["lastProbeTime", "lastTransitionTime", "message", "observedGeneration", "reason", "validationMessages"];
+
+pub(super) fn check(entry: &kube::WorkloadEntry, checker: &mut Checker) {
+    checker.within("spec", |checker| spec(entry, checker));
+}
+
+fn spec(entry: &WorkloadEntry, checker: &mut Checker) {
     endpoint("", entry, Form::Any, None, checker);
-    if entry.address.is_empty() && !entry.network.is_empty() {
-        checker.warn("address", "is missing: the workload is reached by the gateways of its network only");
-    }
 }
 
 /// Rules of one workload; `at` is where it stands, with a dot at its end. The
@@ -71,6 +77,8 @@ fn address(
     if text.is_empty() {
         if entry.network.is_empty() || form == Form::Dns {
             checker.error(field, "is missing: give an IP address, a host name or unix:///PATH");
+        } else {
+            checker.warn(field, "is missing: the workload is reached by the gateways of its network only");
         }
     } else if let Some(path) = text.strip_prefix(UNIX) {
         if form == Form::Dns {

@@ -60,6 +60,11 @@ pub struct Flaw {
 }
 
 impl Secret {
+    /// One of values as they are.
+    pub(super) fn of_values(values: BTreeMap<String, String>) -> Self {
+        Self { string_data: values, ..Self::default() }
+    }
+
     /// A value, decoded; `None` when there is none or it is not base64.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<Vec<u8>> {

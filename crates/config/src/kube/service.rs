@@ -1,13 +1,64 @@
-//! `Service` of the core group (its `spec`).
+//! `Service` of the core group, with the part of its status that counts.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 
 use serde::Deserialize;
+
+/// A service of Kubernetes.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Service {
+    /// What the user wrote.
+    pub spec: ServiceSpec,
+    /// What its load balancer has.
+    pub status: ServiceStatus,
+}
+
+impl Deref for Service {
+    type Target = ServiceSpec;
+
+    fn deref(&self) -> &ServiceSpec {
+        &self.spec
+    }
+}
+
+impl DerefMut for Service {
+    fn deref_mut(&mut self) -> &mut ServiceSpec {
+        &mut self.spec
+    }
+}
+
+/// What the cluster knows of a service.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceStatus {
+    /// Its load balancer.
+    pub load_balancer: LoadBalancerStatus,
+}
+
+/// A load balancer.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct LoadBalancerStatus {
+    /// Where it is reached.
+    pub ingress: Vec<LoadBalancerIngress>,
+}
+
+/// Where a load balancer is reached.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct LoadBalancerIngress {
+    /// Its address; may be empty.
+    pub ip: String,
+    /// Its host name, where it has no address.
+    pub hostname: String,
+}
 
 /// What a service is reached by and which pods are behind it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Service {
+pub struct ServiceSpec {
     /// Its ports.
     pub ports: Vec<ServicePort>,
     /// Its address; `None` for a headless service.
@@ -37,6 +88,18 @@ pub struct Service {
 }
 
 impl Service {
+    /// Addresses and host names that it is reached by from outside: those of its
+    /// load balancer, then those that the user gives.
+    pub fn external(&self) -> impl Iterator<Item = &str> {
+        let is_balanced = self.spec.service_type == "LoadBalancer";
+        let ingress = self.status.load_balancer.ingress.iter().filter(move |_| is_balanced);
+        let balancer = ingress.map(|one| if one.ip.is_empty() { &one.hostname } else { &one.ip });
+        let all = balancer.chain(&self.spec.external_ips).map(String::as_str);
+        all.filter(|address| !address.is_empty())
+    }
+}
+
+impl ServiceSpec {
     /// Whether it has no address of its own.
     #[must_use]
     pub fn is_headless(&self) -> bool {

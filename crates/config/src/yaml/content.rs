@@ -3,6 +3,8 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::oneof;
+
 /// Why the content of an object cannot be read.
 #[derive(Debug)]
 pub(crate) struct ReadError {
@@ -44,6 +46,12 @@ fn explain(content: &Value, path: &str, why: &str) -> String {
         .split(['.', '[', ']'])
         .filter(|part| !part.is_empty())
         .fold(String::new(), |pointer, part| pointer + "/" + &part.replace('~', "~0").replace('/', "~1"));
+    if let Some(field) = why.strip_prefix("duplicate field `").and_then(|rest| rest.split('`').next())
+        && let Some(Value::Object(map)) = content.pointer(&pointer)
+        && let Some(reason) = oneof::explain(field, map)
+    {
+        return reason;
+    }
     let mut why = why
         .replace("invalid digit found in string", "expected a whole number")
         .replace("expected expected", "expected")

@@ -13,8 +13,10 @@ use super::named::host_of;
 use super::{List, Now, Shared, same_or_new};
 use crate::class::{Class, Detail};
 use crate::depend::Part;
-use crate::generate::{self, Side, generate};
+use crate::finding::Finding;
+use crate::generate::{self, NoTls, SERVER, Side, generate};
 use crate::proxy::Proxy;
+use crate::scope::Scope;
 use crate::snapshot::Snapshot;
 
 /// One connected proxy.
@@ -40,6 +42,7 @@ struct Own {
     /// What the proxy's pod was like.
     pod: u64,
     list: List,
+    findings: Vec<Finding>,
 }
 
 /// What the proxy was given last of a type.
@@ -92,6 +95,16 @@ impl Client {
             return generate(now.snapshot, &self.proxy, type_url, &wanted.to_wanted());
         };
         match (type_url, wanted) {
+            (TypeUrl::Cluster | TypeUrl::Listener, Asked::Names(names)) if self.proxy.is_proxyless => {
+                // Listeners of a server are its own.
+                let (own, names): (BTreeSet<_>, BTreeSet<_>) =
+                    names.iter().cloned().partition(|name| name.starts_with(SERVER));
+                let mut resources = client.by_name(now, &self.proxy, type_url, &names);
+                if !own.is_empty() {
+                    resources.extend(generate(now.snapshot, &self.proxy, type_url, &Wanted::Names(own)));
+                }
+                resources
+            }
             (TypeUrl::Cluster | TypeUrl::Listener | TypeUrl::NameTable, _) => {
                 let shared = if *type_url == TypeUrl::Listener { &workload } else { &client };
                 let shared = shared.list(now, &self.proxy, type_url);
@@ -109,10 +122,8 @@ impl Client {
                 }
                 resources
             }
-            (TypeUrl::Route, Asked::Names(names)) => client.routes(now, &self.proxy, names),
-            (TypeUrl::Endpoint, Asked::Names(names)) => {
-                client.endpoints(now, &self.proxy, names, &mut self.strangers)
-            }
+            (TypeUrl::Route, Asked::Names(names)) => client.by_name(now, &self.proxy, type_url, names),
+            (TypeUrl::Endpoint, Asked::Names(names)) => self.endpoints(now, &client, names),
             _ => generate(now.snapshot, &self.proxy, type_url, &wanted.to_wanted()),
         }
     }
@@ -175,7 +186,7 @@ impl Client {
             .flatten();
         let Some(hosts) = hosts else {
             self.strangers.retain(|name| names.contains(name));
-            return Fresh::All(client.endpoints(now, &self.proxy, names, &mut self.strangers));
+            return Fresh::All(self.endpoints(now, client, names));
         };
         if self.strangers.len() > names.len() {
             self.strangers.retain(|name| names.contains(name));
@@ -186,11 +197,30 @@ impl Client {
             let strangers = self.strangers.iter().filter(|name| host_of(name) == host.as_str()).cloned();
             some.extend(known.into_iter().chain(strangers).filter(|name| names.contains(name)));
         }
+        // Which service the proxy's own is may change with anything.
+        some.extend(names.get(generate::OWN_CLUSTER).cloned());
         if some.is_empty() {
             return Fresh::Same;
         }
-        let resources = client.endpoints(now, &self.proxy, &some, &mut self.strangers);
+        let resources = self.endpoints(now, client, &some);
         Fresh::Some(some, resources)
+    }
+
+    /// Endpoint assignments of those names: that of the proxy's own kind is not one
+    /// of its class.
+    fn endpoints(&mut self, now: Now<'_>, client: &Shared, names: &BTreeSet<Arc<str>>) -> Vec<Resource> {
+        let Some(own) = names.get(generate::OWN_CLUSTER) else {
+            return client.endpoints(now, &self.proxy, names, &mut self.strangers);
+        };
+        let (own, mut others) = (own.clone(), names.clone());
+        others.remove(&own);
+        let view = client.view(now, &self.proxy);
+        let wanted = Wanted::Names(BTreeSet::from([own]));
+        let sides = [Side::Shared];
+        let made = generate::of_view(now.snapshot, &self.proxy, &view, &TypeUrl::Endpoint, &wanted, &sides);
+        let mut resources = now.cache.intern(made.resources);
+        resources.extend(client.endpoints(now, &self.proxy, &others, &mut self.strangers));
+        resources
     }
 
     /// Whether [`Client::fresh`] says something at once.
@@ -226,6 +256,23 @@ impl Client {
         }
     }
 
+    /// TLS of clusters that rules demand and that the proxy, an application that
+    /// speaks xDS itself, does not begin by them. None of Envoy.
+    pub fn without_tls(&mut self, now: Now<'_>, clusters: &BTreeSet<Arc<str>>) -> Vec<NoTls> {
+        if !self.proxy.is_proxyless {
+            return Vec::new();
+        }
+        self.look(now);
+        let Some((client, _)) = self.classes() else { return Vec::new() };
+        let view = client.view(now, &self.proxy);
+        generate::without_tls(Scope::new(now.snapshot, &self.proxy, &view), clusters)
+    }
+
+    /// What was found while the proxy's own resources were made.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.own.values().flat_map(|own| &own.findings)
+    }
+
     /// Forgets what the proxy was given: the next time everything is new.
     pub fn forget(&mut self) {
         self.seen.clear();
@@ -238,7 +285,7 @@ impl Client {
     /// Finds the classes of the proxy, which may change with the snapshot.
     fn look(&mut self, now: Now<'_>) {
         let serial = now.stamps.serial();
-        if self.proxy.is_proxyless || (self.serial == serial && self.client.is_some()) {
+        if self.serial == serial && self.client.is_some() {
             return;
         }
         let find = |detail| now.cache.shared(Class::of(now.snapshot, &self.proxy, detail), &self.proxy);
@@ -270,7 +317,7 @@ impl Client {
     /// What only this proxy has of a type.
     fn own(&mut self, now: Now<'_>, type_url: &TypeUrl, shared: &Shared) -> List {
         if *type_url == TypeUrl::NameTable || shared.is_router {
-            let none = || Own { serial: 0, pod: 0, list: Vec::new().into() };
+            let none = || Own { serial: 0, pod: 0, list: Vec::new().into(), findings: Vec::new() };
             return self.own.entry(type_url.clone()).or_insert_with(none).list.clone();
         }
         let is_ready = self.is_own_ready(now, type_url, shared);
@@ -282,9 +329,10 @@ impl Client {
         let made = generate::of_view(now.snapshot, &self.proxy, &view, type_url, &Wanted::All, &[Side::Own]);
         now.cache.count();
         let old = self.own.remove(type_url).map(|own| own.list);
-        let list = same_or_new(old, now.cache.intern(made));
+        let list = same_or_new(old, now.cache.intern(made.resources));
         let pod = print(now.snapshot, &self.proxy);
-        self.own.insert(type_url.clone(), Own { serial: now.stamps.serial(), pod, list: list.clone() });
+        let own = Own { serial: now.stamps.serial(), pod, list: list.clone(), findings: made.findings };
+        self.own.insert(type_url.clone(), own);
         list
     }
 }

@@ -1,8 +1,8 @@
 //! Resources that proxies ask for by name: routes and endpoint assignments.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use names::TypeUrl;
 use xds::Resource;
@@ -10,6 +10,7 @@ use xds::session::Wanted;
 
 use super::{Now, Shared, lock};
 use crate::depend::Part;
+use crate::finding::Finding;
 use crate::generate::{self, Side};
 use crate::proxy::Proxy;
 
@@ -19,6 +20,8 @@ pub(super) struct Named {
     entries: HashMap<Arc<str>, Entry>,
     /// Names of endpoint assignments by host.
     by_host: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    /// What was found while they were made, by name; few names have any.
+    pub(super) findings: BTreeMap<Arc<str>, Vec<Finding>>,
 }
 
 #[derive(Debug)]
@@ -32,8 +35,21 @@ struct Entry {
 /// Names of one host that are remembered; there are as many as ports times subsets.
 const MOST_OF_HOST: usize = 1024;
 /// Route configurations that are remembered; a mesh has one for each port, and one
-/// for each port of a service whose protocol is not known.
-const MOST_ROUTES: usize = 16_384;
+/// for each port of a service whose protocol is not known. As many clusters and
+/// listeners of applications that speak xDS themselves.
+const MOST_NAMES: usize = 16_384;
+
+impl Named {
+    /// Serial of the snapshot that what has that name was made from.
+    pub(super) fn serial_of(&self, name: &str) -> Option<u64> {
+        self.entries.get(name).map(|entry| entry.serial)
+    }
+
+    /// What is there.
+    pub(super) fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.entries.values().filter_map(|entry| entry.resource.as_ref())
+    }
+}
 
 /// The host in the name of a cluster: what follows the last separator.
 pub(super) fn host_of(cluster: &str) -> &str {
@@ -42,36 +58,54 @@ pub(super) fn host_of(cluster: &str) -> &str {
 }
 
 impl Shared {
-    /// Route configurations of those names, as far as they exist.
-    pub(super) fn routes(&self, now: Now<'_>, proxy: &Proxy, names: &BTreeSet<Arc<str>>) -> Vec<Resource> {
-        let stamp = self.stamp(now.stamps, Part::Routes);
-        let mut routes = lock(&self.routes);
+    /// What is asked for by name and depends on one part: routes, and of
+    /// applications that speak xDS themselves clusters and listeners, too.
+    fn named(&self, type_url: &TypeUrl) -> Option<(&Mutex<Named>, Part)> {
+        Some(match type_url {
+            TypeUrl::Route => (&self.routes, Part::Routes),
+            TypeUrl::Cluster => (&self.asked_clusters, Part::Clusters),
+            TypeUrl::Listener => (&self.asked_listeners, Part::Listeners),
+            _ => return None,
+        })
+    }
+
+    /// Resources of those names, as far as they exist.
+    pub(super) fn by_name(
+        &self,
+        now: Now<'_>,
+        proxy: &Proxy,
+        type_url: &TypeUrl,
+        names: &BTreeSet<Arc<str>>,
+    ) -> Vec<Resource> {
+        let Some((known, part)) = self.named(type_url) else { return Vec::new() };
+        let stamp = self.stamp(now.stamps, part);
+        let mut known = lock(known);
         let is_good = |entry: &Entry| entry.serial >= stamp;
         let missing: BTreeSet<Arc<str>> =
-            names.iter().filter(|name| !routes.entries.get(*name).is_some_and(is_good)).cloned().collect();
+            names.iter().filter(|name| !known.entries.get(*name).is_some_and(is_good)).cloned().collect();
         let mut others: HashMap<Arc<str>, Resource> = HashMap::new();
         if !missing.is_empty() {
             let view = self.view(now, proxy);
             let wanted = Wanted::Names(missing.clone());
-            let made =
-                generate::of_view(now.snapshot, proxy, &view, &TypeUrl::Route, &wanted, &[Side::Shared]);
+            let made = generate::of_view(now.snapshot, proxy, &view, type_url, &wanted, &[Side::Shared]);
             now.cache.count();
-            let made = now.cache.intern(made).into_iter();
+            known.find(&missing, made.findings);
+            let made = now.cache.intern(made.resources).into_iter();
             others.extend(made.map(|resource| (resource.name.clone(), resource)));
             let serial = now.stamps.serial();
-            if routes.entries.len() + missing.len() > MOST_ROUTES {
-                routes.entries.retain(|_, entry| entry.serial >= stamp);
+            if known.entries.len() + missing.len() > MOST_NAMES {
+                known.entries.retain(|_, entry| entry.serial >= stamp);
             }
             for name in missing {
                 // Anybody may ask for any name.
-                if routes.entries.len() < MOST_ROUTES {
+                if known.entries.len() < MOST_NAMES {
                     let resource = others.remove(&name);
-                    routes.entries.insert(name, Entry { serial, resource });
+                    known.entries.insert(name, Entry { serial, resource });
                 }
             }
         }
-        let known = |name: &Arc<str>| routes.entries.get(name).and_then(|entry| entry.resource.clone());
-        names.iter().filter_map(|name| others.get(name).cloned().or_else(|| known(name))).collect()
+        let own = |name: &Arc<str>| known.entries.get(name).and_then(|entry| entry.resource.clone());
+        names.iter().filter_map(|name| others.get(name).cloned().or_else(|| own(name))).collect()
     }
 
     /// Whether all of those can be had without work.
@@ -118,11 +152,12 @@ impl Shared {
             proxy,
             &view,
             &TypeUrl::Endpoint,
-            &Wanted::Names(missing),
+            &Wanted::Names(missing.clone()),
             &[Side::Shared],
         );
         now.cache.count();
-        for resource in now.cache.intern(made) {
+        endpoints.find(&missing, made.findings);
+        for resource in now.cache.intern(made.resources) {
             let host = host_of(&resource.name);
             // What does not exist for these proxies may begin to by any change of theirs.
             let exists = generate::has_endpoints(now.snapshot, proxy, &view, &resource.name);

@@ -36,12 +36,7 @@ struct Mesh {
 
 impl Mesh {
     fn new(text: &str) -> Self {
-        let contents = yaml::read("mesh.yaml", text);
-        assert!(!contents.has_errors(), "{:?}", contents.problems);
-        let mut store = Store::default();
-        for object in contents.objects {
-            store.apply(Arc::new(object));
-        }
+        let store = crate::testing::store(text);
         let snapshot = Snapshot::build(&store, &crate::Settings::new(Arc::default(), "Kubernetes"));
         Self { store, snapshot, stamps: Stamps::new(1), cache: Cache::default() }
     }
@@ -209,4 +204,50 @@ fn a_name_that_comes_into_being_later_is_told() {
     // After everything was forgotten nothing is missed either.
     mesh.cache.clear();
     assert!(matches!(client.fresh(mesh.now(), &TypeUrl::Endpoint, asked, &none()), Fresh::All(_)));
+}
+
+/// An application that speaks xDS itself.
+fn proxyless(pod: &str, ip: &str) -> Client {
+    let plain = client(pod, ip, "default");
+    Client::new(Arc::new(Proxy { is_proxyless: true, ..Proxy::clone(plain.proxy()) }))
+}
+
+#[test]
+fn applications_that_speak_xds_themselves_share_what_they_ask_for_by_name() {
+    let mut mesh = Mesh::new(OBJECTS);
+    let names = |names: &[&str]| -> BTreeSet<Arc<str>> { names.iter().map(|&name| name.into()).collect() };
+    let asked = [
+        (TypeUrl::Listener, names(&["a.default.svc.cluster.local:80", "b.other:5432", "none:1"])),
+        (TypeUrl::Cluster, names(&["outbound|80||a.default.svc.cluster.local", "outbound|1||none"])),
+        (TypeUrl::Route, names(&["outbound|80||a.default.svc.cluster.local"])),
+        (TypeUrl::Endpoint, endpoints()),
+    ];
+    let mut first = proxyless("one", "10.1.9.1");
+    let before = mesh.generated();
+    for (type_url, names) in &asked {
+        let wanted = Wanted::Names(names.clone());
+        let direct = generate::generate(&mesh.snapshot, first.proxy(), type_url, &wanted);
+        assert!(!direct.is_empty(), "{type_url}");
+        assert_eq!(first.resources(mesh.now(), type_url, Asked::Names(names)), direct, "{type_url}");
+    }
+    let made = mesh.generated() - before;
+    for (type_url, names) in &asked {
+        let mut other = proxyless("two", "10.1.9.2");
+        let theirs = other.resources(mesh.now(), type_url, Asked::Names(names));
+        let ours = first.resources(mesh.now(), type_url, Asked::Names(names));
+        assert!(theirs.iter().zip(&ours).all(|(a, b)| a.body.as_ptr() == b.body.as_ptr()), "{type_url}");
+    }
+    assert_eq!(mesh.generated() - before, made, "nothing was made twice");
+    let contents = mesh.cache.contents();
+    for type_url in [TypeUrl::Listener, TypeUrl::Cluster] {
+        assert!(!contents[&type_url].is_empty(), "{type_url}");
+    }
+
+    // What they see changes with the Sidecar that holds for them.
+    mesh.apply(
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: s, namespace: default}\n\
+         spec: {egress: [{hosts: [other/*]}]}\n",
+    );
+    let clusters = &asked[1].1;
+    assert!(first.resources(mesh.now(), &TypeUrl::Cluster, Asked::Names(clusters)).is_empty());
 }

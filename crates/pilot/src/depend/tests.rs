@@ -1,22 +1,25 @@
-use config::{Store, yaml};
+use config::Store;
 
 use super::*;
 use crate::Settings;
 
-fn snapshot(text: &str) -> (Store, Snapshot) {
-    let contents = yaml::read("mesh.yaml", text);
-    assert!(!contents.has_errors(), "{:?}", contents.problems);
-    let mut store = Store::default();
-    for object in contents.objects {
-        store.apply(Arc::new(object));
-    }
-    let snapshot = Snapshot::build(&store, &Settings::new(Arc::default(), "Kubernetes"));
+fn settings() -> Settings {
+    Settings::new(Arc::default(), "Kubernetes")
+}
+
+fn snapshot(text: &str, settings: &Settings) -> (Store, Snapshot) {
+    let store = crate::testing::store(text);
+    let snapshot = Snapshot::build(&store, settings);
     (store, snapshot)
 }
 
 /// The parts that a change of everything in one text to another touches, for a namespace.
 fn touched(old: &str, new: &str, namespace: &str) -> Vec<Part> {
-    let ((old_store, old), (new_store, new)) = (snapshot(old), snapshot(new));
+    touched_with(&settings(), old, new, namespace)
+}
+
+fn touched_with(settings: &Settings, old: &str, new: &str, namespace: &str) -> Vec<Part> {
+    let ((old_store, old), (new_store, new)) = (snapshot(old, settings), snapshot(new, settings));
     let keys: BTreeSet<Key> =
         old_store.objects().chain(new_store.objects()).map(|object| object.key.clone()).collect();
     let changes: Vec<Change> = keys
@@ -49,6 +52,58 @@ spec: {hosts: [a], exportTo: [EXPORT], http: [{route: [{destination: {host: a}}]
     assert!(touched("", &rule.replace("EXPORT", "'*'"), "other").contains(&Part::Routes));
     // Who saw it before is concerned by its going.
     assert!(touched(&rule.replace("EXPORT", "other"), &private, "other").contains(&Part::Routes));
+}
+
+#[test]
+fn a_destination_rule_concerns_whom_it_is_for() {
+    let rule = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d, namespace: default}
+spec: {host: a, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
+";
+    let touched = |mesh: &str, rule: &str, namespace: &str| {
+        let config = mesh::MeshConfig::from_yaml(mesh).unwrap();
+        let settings = Settings::new(Arc::new(config), "Kubernetes");
+        // Whoever follows it is marked.
+        let (_, with) = snapshot(&format!("{SERVICE}---{rule}"), &settings);
+        let host = Hostname::new("a.default.svc.cluster.local");
+        let is_followed = with.destination_rules.find(namespace, &host, "default").is_some();
+        let is_touched = touched_with(&settings, "", rule, namespace).contains(&Part::Clusters);
+        assert!(is_touched || !is_followed, "{mesh:?} {rule} {namespace}");
+        is_touched
+    };
+    let all = "{}";
+    assert!(touched(all, rule, "other"));
+    // Names of namespaces there keep nobody out, as with Istio.
+    let some = "{defaultDestinationRuleExportTo: [some]}";
+    assert!(touched(some, rule, "other") && touched(some, rule, "default"));
+    let own = "{defaultDestinationRuleExportTo: [.]}";
+    assert!(touched(own, rule, "default") && !touched(own, rule, "other"));
+    let said = rule.replace("host: a", "host: a, exportTo: [some]");
+    assert!(touched(own, &said, "some") && !touched(own, &said, "other"));
+    let selects = rule.replace("host: a", "host: a, workloadSelector: {matchLabels: {a: b}}");
+    assert!(touched(all, &selects, "default") && !touched(all, &selects, "other"));
+}
+
+#[test]
+fn a_server_of_keys_that_comes_into_the_mesh_concerns_who_has_keys_from_it() {
+    let policy = "
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: p, namespace: shop}
+spec: {jwtRules: [{issuer: i, jwksUri: 'http://a.default.svc.cluster.local/keys'}]}
+---";
+    let touched = |key_fetch, namespace| {
+        let mut settings = settings();
+        settings.features.key_fetch = key_fetch;
+        touched_with(&settings, policy, &format!("{policy}{SERVICE}"), namespace)
+    };
+    assert!(touched(KeyFetch::Hybrid, "shop").contains(&Part::OwnListeners));
+    assert!(!touched(KeyFetch::Hybrid, "other").contains(&Part::OwnListeners));
+    for other in [KeyFetch::Istiod, KeyFetch::Envoy] {
+        assert!(!touched(other, "shop").contains(&Part::OwnListeners), "{other:?}");
+    }
 }
 
 #[test]
@@ -89,4 +144,23 @@ fn hosts_are_remembered_one_by_one_up_to_a_bound() {
     }
     assert!(stamps.hosts_since(7).is_none());
     assert!(stamps.hosts_since(9).is_some());
+}
+
+#[test]
+fn namespaces_are_remembered_one_by_one_up_to_a_bound() {
+    let mut stamps = Stamps::new(1);
+    let mark = |stamps: &mut Stamps, serial: u64| {
+        stamps.serial = serial;
+        let namespaces = Audience::Namespaces(vec![format!("n{serial}")]);
+        stamps.mark(&[Part::Routes], &namespaces);
+        stamps.forget_namespaces(0);
+    };
+    (2..10).for_each(|serial| mark(&mut stamps, serial));
+    assert_eq!((stamps.of(Part::Routes, "n5"), stamps.of(Part::Routes, "other")), (5, 1));
+    let last = 3 * FEW_NAMESPACES as u64;
+    (10..=last).for_each(|serial| mark(&mut stamps, serial));
+    assert!(stamps.namespaces.len() <= FEW_NAMESPACES);
+    assert_eq!(stamps.of(Part::Routes, &format!("n{last}")), last);
+    // What is forgotten may have changed as late as any of the forgotten.
+    assert!(stamps.of(Part::Routes, "n9") >= 9 && stamps.of(Part::Clusters, "n9") == 1);
 }

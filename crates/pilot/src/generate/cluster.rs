@@ -9,9 +9,10 @@ mod inbound;
 mod outbound;
 mod outlier;
 pub(super) mod policy;
-mod pool;
+pub(super) mod pool;
 mod secure;
 pub(super) mod stat;
+mod utilization;
 
 use config::kube::TargetPort;
 use proto::envoy::config::cluster::v3::Cluster;
@@ -19,6 +20,7 @@ use proto::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy, OriginalDstLbConfig,
 };
 
+pub(super) use balancer::spread_by_hash;
 pub(super) use secure::identities;
 pub(super) use stat::name as stat_name;
 
@@ -38,6 +40,7 @@ pub(super) fn side(scope: Scope<'_>, side: Side) -> Vec<Cluster> {
             clusters.push(fixed::black_hole(scope));
             if is_sidecar {
                 clusters.push(fixed::passthrough(scope));
+                clusters.extend(scope.resolves_unknown().then(|| fixed::dynamic(scope)));
             } else if gateway::passes_by_name(scope) {
                 clusters.extend(outbound::untouched(scope));
             }

@@ -5,6 +5,7 @@ mod encode;
 mod group;
 mod locality;
 mod network;
+pub(super) mod own;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +21,11 @@ pub(super) use locality::Setting;
 
 use self::group::{Group, Member};
 use super::cluster::policy::{self, Policy};
+use crate::finding::{Topic, origin};
 use crate::place;
 use crate::proxy::Proxy;
 use crate::scope::Scope;
+use crate::settings::SessionLabels;
 use crate::snapshot::destination_rule::Rule;
 use crate::snapshot::endpoint::Health;
 use crate::snapshot::service::TrafficDistribution;
@@ -60,6 +63,10 @@ fn wanted<'a>(scope: Scope<'a>, cluster: &str) -> Option<Wanted<'a>> {
 /// The assignment of a cluster; empty when the cluster does not exist.
 pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignment {
     let mut made = ClusterLoadAssignment { cluster_name: cluster.into(), ..ClusterLoadAssignment::default() };
+    if cluster == own::CLUSTER {
+        made.endpoints = encode::localities(&own::groups(scope));
+        return made;
+    }
     let Some(wanted) = wanted(scope, cluster) else { return made };
     let service = wanted.service;
     let port = wanted.port;
@@ -69,6 +76,9 @@ pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignme
         .endpoints_of(port)
         .filter(|endpoint| endpoint.address.is_empty() || endpoint.port == 0 || endpoint.ip().is_some());
     made.endpoints = encode::localities(&groups(scope, &wanted, endpoints));
+    if made.endpoints.is_empty() {
+        scope.note(Topic::NoEndpoints, cluster.to_owned(), Some(origin(service)), String::new);
+    }
     made
 }
 
@@ -125,7 +135,7 @@ fn groups<'a>(
             None => endpoint.accepts_mtls,
         };
         let group = by_locality.entry(&endpoint.locality).or_insert_with(|| Group::new(&endpoint.locality));
-        group.members.push(Member::direct(endpoint, accepts_mtls));
+        group.members.push(Member::direct(endpoint, filter.health(endpoint), accepts_mtls));
     }
     let mut groups: Vec<Group<'a>> = by_locality.into_values().collect();
     groups.iter_mut().for_each(Group::sum_up);
@@ -155,6 +165,7 @@ struct Filter<'a> {
     node_name: Option<&'a str>,
     sends_unhealthy: bool,
     sends_draining: bool,
+    session_labels: &'a SessionLabels,
     networks: Option<Vec<&'a str>>,
 }
 
@@ -165,13 +176,18 @@ impl<'a> Filter<'a> {
             features.send_unhealthy_endpoints || service.traffic_distribution != TrafficDistribution::Any;
         // With a panic threshold Envoy would use them after all.
         let has_threshold = blocks.outlier_detection.is_some_and(|outlier| outlier.min_health_percent > 0);
-        let sessions = service.labels.get(names::label::PERSISTENT_SESSION);
+        let sessions = features.session_labels.cookie(&service.labels);
         Self {
             node_name: service.is_node_local.then_some(scope.proxy.node_name.as_str()),
             sends_unhealthy: is_forced || features.auto_send_unhealthy_endpoints && !has_threshold,
-            sends_draining: sessions.is_some_and(|name| !name.is_empty()),
+            sends_draining: sessions.is_some(),
+            session_labels: &features.session_labels,
             networks: requested_networks(scope.proxy),
         }
+    }
+
+    fn health(&self, endpoint: &Endpoint) -> Health {
+        group::health(self.session_labels, endpoint)
     }
 
     fn admits(&self, endpoint: &Endpoint) -> bool {
@@ -184,7 +200,7 @@ impl<'a> Filter<'a> {
         {
             return false;
         }
-        match group::health(endpoint) {
+        match self.health(endpoint) {
             Health::Unknown | Health::Healthy => true,
             Health::Unhealthy => self.sends_unhealthy,
             Health::Draining => self.sends_draining,

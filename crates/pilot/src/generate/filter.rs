@@ -4,9 +4,11 @@
 
 pub(super) mod access_log;
 pub(super) mod alpn;
+pub(super) mod dynamic;
 pub(super) mod ext_authz;
 pub(super) mod jwt;
 pub(super) mod rbac;
+pub(super) mod session;
 pub(super) mod stats;
 pub(super) mod tracing;
 pub(super) mod wasm;

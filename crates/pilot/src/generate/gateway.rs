@@ -1,6 +1,7 @@
 //! Which servers a `router` proxy has, by all its Gateways. Its listeners are
 //! made by [`super::listener`], its routes by [`super::route`].
 
+pub(super) mod quic;
 mod topology;
 
 use crate::scope::{Scope, workload_ports};

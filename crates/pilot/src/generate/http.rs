@@ -3,7 +3,7 @@
 pub(super) mod proxy_headers;
 
 use proto::Any;
-use proto::envoy::config::core::v3::{Http1ProtocolOptions, HttpProtocolOptions};
+use proto::envoy::config::core::v3::{Http1ProtocolOptions, Http3ProtocolOptions, HttpProtocolOptions};
 use proto::envoy::config::listener::v3::Filter;
 use proto::envoy::config::route::v3::RouteConfiguration;
 use proto::envoy::extensions::filters::http::cors::v3::Cors;
@@ -13,8 +13,8 @@ use proto::envoy::extensions::filters::http::grpc_stats::v3::filter_config::PerM
 use proto::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use proto::envoy::extensions::filters::http::router::v3::Router;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, SetCurrentClientCertDetails,
-    UpgradeConfig,
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    SetCurrentClientCertDetails, UpgradeConfig,
 };
 use proto::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, RequestIdExtension, http_filter,
@@ -23,7 +23,7 @@ use proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use proto::istio::mesh::v1alpha1::mesh_config::proxy_path_normalization::NormalizationType;
 
 use super::filter::wasm::Phase;
-use super::filter::{Place, access_log, alpn, ext_authz, jwt, rbac, stats, tracing, wasm};
+use super::filter::{Place, access_log, alpn, dynamic, ext_authz, jwt, rbac, session, stats, tracing, wasm};
 use super::gateway::{Topology, internal_addresses};
 use super::message::{ads, network_filter, seconds};
 use crate::patch;
@@ -42,6 +42,21 @@ pub(super) fn outbound(scope: Scope<'_>, place: Place<'_>, stat_prefix: &str, ro
             config_source: Some(ads()),
             route_config_name: routes.into(),
         })),
+        ..base(scope, place, stat_prefix)
+    };
+    network_filter(FILTER, &manager)
+}
+
+/// For requests of the proxy's own workload that no listener of a service takes.
+pub(super) fn unknown(
+    scope: Scope<'_>,
+    place: Place<'_>,
+    stat_prefix: &str,
+    routes: RouteConfiguration,
+) -> Filter {
+    let manager = HttpConnectionManager {
+        use_remote_address: Some(false),
+        route_specifier: Some(RouteSpecifier::RouteConfig(routes)),
         ..base(scope, place, stat_prefix)
     };
     network_filter(FILTER, &manager)
@@ -91,7 +106,7 @@ pub(super) fn inbound(
 }
 
 /// For requests from outside; `routes` come by RDS. The server's `name`, where it
-/// has one, stands in for the prefix of statistics.
+/// has one, stands in for the prefix of statistics. `is_quic`: HTTP/3.
 pub(super) fn gateway(
     scope: Scope<'_>,
     place: Place<'_>,
@@ -99,6 +114,7 @@ pub(super) fn gateway(
     name: &str,
     routes: &str,
     topology: Topology,
+    is_quic: bool,
 ) -> Filter {
     let base = base(scope, place, stat_prefix);
     let describes = matches!(
@@ -123,6 +139,8 @@ pub(super) fn gateway(
             route_config_name: routes.into(),
         })),
         stat_prefix: if name.is_empty() { base.stat_prefix.clone() } else { name.into() },
+        codec_type: if is_quic { CodecType::Http3 } else { CodecType::Auto }.into(),
+        http3_protocol_options: is_quic.then(Http3ProtocolOptions::default),
         ..base
     };
     network_filter(FILTER, &manager)
@@ -195,6 +213,8 @@ fn filters(scope: Scope<'_>, place: Place<'_>) -> Vec<HttpFilter> {
     filters.push(filter("envoy.filters.http.fault", &HttpFault::default()));
     filters.push(filter("envoy.filters.http.cors", &Cors::default()));
     filters.extend(stats::http(scope, place));
+    filters.extend(session::http(scope, place));
+    filters.extend(dynamic::http(scope, place));
     let router =
         Router { suppress_envoy_headers: proxy_headers::of(scope).hides_envoy(), ..Router::default() };
     filters.push(filter("envoy.filters.http.router", &router));

@@ -128,7 +128,6 @@ fn name_port(service: &Service, port: &Port) -> NamePort {
 mod tests {
     use std::sync::Arc;
 
-    use config::{Store, yaml};
     use proto::envoy::config::core::v3::Node;
 
     use super::*;
@@ -207,12 +206,7 @@ spec:
 ";
 
     fn table(ip: &str) -> BTreeMap<String, NameInfo> {
-        let contents = yaml::read("mesh.yaml", OBJECTS);
-        assert!(!contents.has_errors(), "{:?}", contents.problems);
-        let mut store = Store::default();
-        for object in contents.objects {
-            store.apply(Arc::new(object));
-        }
+        let store = crate::testing::store(OBJECTS);
         let snapshot = Snapshot::build(&store, &crate::Settings::new(Arc::default(), "Kubernetes"));
         let id = format!("sidecar~{ip}~b.default~default.svc.cluster.local");
         let proxy = Proxy::from_node(&Node { id, ..Node::default() }).unwrap();

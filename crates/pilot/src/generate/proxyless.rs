@@ -4,6 +4,9 @@
 //! configuration, that names clusters, and those name endpoints. A server asks
 //! for the listener of its own address.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use names::{ClusterName, Direction, Hostname};
 use proto::Any;
 use proto::envoy::config::cluster::v3::circuit_breakers::Thresholds;
@@ -22,15 +25,16 @@ use proto::istio::networking::v1alpha3::client_tls_settings::TlSmode as TlsMode;
 use proto::istio::networking::v1alpha3::load_balancer_settings::SimpleLb;
 
 use super::cluster::policy::{self, Policy};
-use super::filter::rbac;
+use super::filter::{rbac, session};
 use super::http::filter;
 use super::message::{address, ads, network_filter};
 use super::{cluster, route, tls};
 use crate::scope::{Inbound, Scope};
+use crate::snapshot::destination_rule::Rule;
 use crate::snapshot::{MtlsMode, Port, Service};
 
 /// Beginning of the names of listeners that servers ask for; their address follows.
-const SERVER: &str = "xds.istio.io/grpc/lds/inbound/";
+pub(crate) const SERVER: &str = "xds.istio.io/grpc/lds/inbound/";
 
 /// The listeners of these names, as far as they exist.
 pub(super) fn listeners<'a>(scope: Scope<'_>, names: impl Iterator<Item = &'a str>) -> Vec<Listener> {
@@ -47,8 +51,9 @@ fn client(scope: Scope<'_>, name: &str) -> Option<Listener> {
     let (host, port) = name.rsplit_once(':')?;
     let service = find(scope, host)?;
     let port = service.port(port.parse().ok()?)?;
+    let own = [filter("envoy.filters.http.fault", &HttpFault::default()), router()];
     let manager = HttpConnectionManager {
-        http_filters: vec![filter("envoy.filters.http.fault", &HttpFault::default()), router()],
+        http_filters: session::proxyless(scope, service).into_iter().chain(own).collect(),
         route_specifier: Some(RouteSpecifier::Rds(Rds {
             config_source: Some(ads()),
             route_config_name: ClusterName::outbound(port.number, "", &service.host).to_string(),
@@ -74,11 +79,8 @@ fn find<'a>(scope: Scope<'a>, host: &str) -> Option<&'a Service> {
     } else {
         Some(format!("{host}.{domain}"))
     };
-    [Some(host.to_owned()), longer].into_iter().flatten().find_map(|name| {
-        let host = Hostname::new(&name);
-        let service = scope.snapshot.service(&host)?;
-        service.visibility.includes(namespace).then_some(&**service)
-    })
+    let mut names = [Some(host.to_owned()), longer].into_iter().flatten();
+    names.find_map(|name| scope.service(&Hostname::new(&name))).map(|service| &**service)
 }
 
 /// What a server that listens at `at` accepts.
@@ -145,20 +147,54 @@ pub(super) fn clusters<'a>(scope: Scope<'_>, names: impl Iterator<Item = &'a str
 /// Service, port and subset that a name of a cluster or route means.
 fn outbound<'a>(scope: Scope<'a>, name: &str) -> Option<(&'a Service, &'a Port, String)> {
     let name: ClusterName = name.parse().ok()?;
-    let service = scope.snapshot.service(&name.host).filter(|_| name.direction == Direction::Outbound)?;
-    let visible = service.visibility.includes(&scope.proxy.namespace);
-    visible.then(|| Some((&**service, service.port(name.port)?, name.subset)))?
+    let service = scope.service(&name.host).filter(|_| name.direction == Direction::Outbound)?;
+    Some((service, service.port(name.port)?, name.subset))
+}
+
+/// What a DestinationRule says of a cluster, with the rule.
+fn settings<'a>(
+    scope: Scope<'a>,
+    service: &Service,
+    port: u16,
+    subset: &str,
+) -> Option<(Policy<'a>, Option<&'a Rule>)> {
+    let rule = scope.rule(service).map(|rule| &**rule);
+    let subset = if subset.is_empty() { None } else { Some(rule?.subset(subset)?) };
+    let policy = rule.map_or_else(Policy::default, |rule| {
+        let of_subset = subset.and_then(|subset| subset.traffic_policy.as_ref());
+        policy::for_port(rule.policy.as_ref(), of_subset, port)
+    });
+    Some((policy, rule))
+}
+
+/// TLS that a rule demands of clients and that gRPC's library cannot begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoTls {
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// Namespace and name of the DestinationRule.
+    pub rule: (String, String),
+    /// Its mode, `SIMPLE` or `MUTUAL`.
+    pub mode: &'static str,
+}
+
+/// What of these clusters an application that speaks xDS itself cannot do:
+/// gRPC's bootstrap names the certificates of the mesh alone.
+pub(crate) fn without_tls(scope: Scope<'_>, names: &BTreeSet<Arc<str>>) -> Vec<NoTls> {
+    let found = names.iter().filter_map(|cluster| {
+        let (service, port, subset) = outbound(scope, cluster)?;
+        let (policy, rule) = settings(scope, service, port.number, &subset)?;
+        let mode = policy.tls?.mode();
+        let is_lost = matches!(mode, TlsMode::Simple | TlsMode::Mutual);
+        let rule = rule.filter(|_| is_lost)?.origin.clone();
+        Some(NoTls { cluster: cluster.clone(), rule, mode: mode.as_str_name() })
+    });
+    found.collect()
 }
 
 fn of_name(scope: Scope<'_>, name: &str) -> Option<Cluster> {
     let (service, port, subset) = outbound(scope, name)?;
-    let rule = scope.rule(service);
-    let subset =
-        if subset.is_empty() { None } else { Some(rule?.subsets.iter().find(|known| known.name == subset)?) };
-    let settings = rule.map_or_else(Policy::default, |rule| {
-        let of_subset = subset.and_then(|subset| subset.traffic_policy.as_ref());
-        policy::for_port(rule.policy.as_ref(), of_subset, port.number)
-    });
+    let (settings, _) = settings(scope, service, port.number, &subset)?;
     let mut cluster = Cluster {
         name: name.into(),
         alt_stat_name: cluster::stat_name(name),
@@ -168,6 +204,11 @@ fn of_name(scope: Scope<'_>, name: &str) -> Option<Cluster> {
     };
     if policy::simple(&settings) == Some(SimpleLb::LeastRequest) {
         cluster.lb_policy = LbPolicy::LeastRequest.into();
+    }
+    cluster::spread_by_hash(&mut cluster, &settings);
+    if cluster.lb_policy() == LbPolicy::Maglev {
+        // The one way of hashing that gRPC knows.
+        (cluster.lb_policy, cluster.lb_config) = (LbPolicy::RingHash.into(), None);
     }
     let limit =
         settings.connection_pool.and_then(|pool| pool.http.as_ref()).map(|http| http.http2_max_requests);

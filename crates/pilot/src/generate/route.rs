@@ -5,7 +5,9 @@
 
 mod claim;
 mod cors;
+mod default;
 mod domains;
+mod encoded;
 mod fault;
 mod forward;
 mod gateway;
@@ -20,20 +22,22 @@ mod share;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use names::ClusterName;
+use bytes::Bytes;
+use foldhash::HashMap;
+use names::cluster_name;
 use proto::envoy::config::route::v3::route::Action;
 use proto::envoy::config::route::v3::route_action::ClusterSpecifier;
 use proto::envoy::config::route::v3::{
-    Decorator, DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
-    route_match,
+    DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route_match,
 };
 use xds::session::Wanted;
 
-use super::filter::alpn;
+use self::encoded::{Configuration, Host, encoded};
+use super::http;
 use super::message::seconds;
-use super::{hash, http};
 use crate::protocol::Protocol;
 use crate::scope::{Egress, Scope};
 use crate::snapshot::Service;
@@ -44,12 +48,15 @@ pub(super) use inbound::inbound;
 /// Largest body of a direct response, bytes.
 const MAX_DIRECT_RESPONSE: u32 = 1024 * 1024;
 
+/// Name of the routes of requests that go where DNS says that their host is.
+const DYNAMIC: &str = "allow_any_dynamic_dns";
+
 /// Name of the routes of the mesh's HTTP proxy port.
 pub(super) const HTTP_PROXY: &str = "http_proxy";
 
 /// The wanted route configurations of a sidecar. What is asked for by name is
 /// answered, if need be without any route, since Envoy waits for it.
-pub(super) fn outbound(scope: Scope<'_>, wanted: &Wanted) -> Vec<RouteConfiguration> {
+pub(super) fn outbound(scope: Scope<'_>, wanted: &Wanted) -> Vec<Configuration> {
     let all: BTreeSet<String>;
     let names: Vec<&str> = match wanted {
         Wanted::All => {
@@ -87,10 +94,11 @@ fn every_name(scope: Scope<'_>) -> BTreeSet<String> {
     names
 }
 
-/// The virtual hosts of a port, and where each of their domains is.
+/// The virtual hosts of a port.
 struct Hosts {
-    all: Vec<VirtualHost>,
-    by_domain: BTreeMap<String, usize>,
+    all: Vec<Host>,
+    /// Where each domain is, once somebody asks.
+    by_domain: OnceCell<HashMap<String, usize>>,
 }
 
 /// Makes route configurations; what several are cut from is made once.
@@ -101,32 +109,29 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn configuration(&mut self, name: &str) -> RouteConfiguration {
+    fn configuration(&mut self, name: &str) -> Configuration {
         let is_unix = name.starts_with("unix:");
         let service = name.split_once(':').filter(|_| !is_unix);
         let number = service.map_or(name, |(_, port)| port).parse::<u16>().ok();
         if number.is_none() && !is_unix && name != HTTP_PROXY {
-            return RouteConfiguration {
+            return Configuration {
                 name: name.to_owned(),
                 validate_clusters: Some(false),
-                ..RouteConfiguration::default()
+                ..Configuration::default()
             };
         }
+        let scope = self.scope;
         let hosts = self.hosts(number.unwrap_or(0), name);
         match service {
             // The listener is the service's own: whatever name a request bears, it is meant.
             Some((host, _)) => {
-                let index = hosts.and_then(|hosts| {
-                    let index = hosts.by_domain.get(host).or_else(|| hosts.by_domain.get(name));
-                    hosts.all.get(*index?).cloned()
-                });
-                let own = index.map(|own| VirtualHost { domains: vec!["*".into()], ..own });
-                configuration(name, own.into_iter().collect())
+                let own = hosts.and_then(|hosts| hosts.of(host).or_else(|| hosts.of(name)));
+                let own = own.map(|own| encoded(&Host { domains: vec!["*".into()], ..own.clone() }));
+                encoded_configuration(name, own.into_iter().collect())
             }
             None => {
-                let mut all = hosts.map(|hosts| hosts.all.clone()).unwrap_or_default();
-                all.push(unknown(self.scope));
-                configuration(name, all)
+                let all = hosts.map_or(&[][..], |hosts| &hosts.all).iter().map(encoded);
+                encoded_configuration(name, all.chain([encoded(&unknown(scope))]).collect())
             }
         }
     }
@@ -147,19 +152,25 @@ impl Maker<'_> {
 
 impl Hosts {
     fn new(scope: Scope<'_>, egress: &Egress, port: Option<u16>) -> Self {
-        let all = port::virtual_hosts(scope, egress, port);
-        let mut by_domain = BTreeMap::new();
-        for (index, host) in all.iter().enumerate() {
-            by_domain.extend(host.domains.iter().map(|domain| (domain.clone(), index)));
-        }
-        Self { all, by_domain }
+        Self { all: port::virtual_hosts(scope, egress, port), by_domain: OnceCell::new() }
+    }
+
+    /// The virtual host with a domain.
+    fn of(&self, domain: &str) -> Option<&Host> {
+        let by_domain = self.by_domain.get_or_init(|| {
+            let domains = |(index, host): (usize, &Host)| {
+                host.domains.iter().map(|domain| (domain.clone(), index)).collect::<Vec<_>>()
+            };
+            self.all.iter().enumerate().flat_map(domains).collect()
+        });
+        self.all.get(*by_domain.get(domain)?)
     }
 }
 
 /// The routes of one port of a service, for requests that name it in any way.
 pub(super) fn of_service(scope: Scope<'_>, name: &str, service: &Service, port: u16) -> RouteConfiguration {
     let mut maker = Maker { scope, made: BTreeMap::new() };
-    let made = maker.configuration(&format!("{}:{port}", service.host));
+    let made = maker.configuration(&format!("{}:{port}", service.host)).message();
     RouteConfiguration { name: name.to_owned(), ..made }
 }
 
@@ -176,18 +187,45 @@ pub(super) fn configuration(name: &str, virtual_hosts: Vec<VirtualHost>) -> Rout
     }
 }
 
+/// The routes of requests that no listener of a service takes.
+pub(super) fn of_unknown(scope: Scope<'_>) -> RouteConfiguration {
+    configuration(DYNAMIC, vec![unknown(scope)])
+}
+
+/// The same of virtual hosts that are encoded.
+fn encoded_configuration(name: &str, virtual_hosts: Vec<Bytes>) -> Configuration {
+    let RouteConfiguration {
+        validate_clusters,
+        max_direct_response_body_size_bytes,
+        ignore_port_in_host_matching,
+        ..
+    } = configuration("", Vec::new());
+    Configuration {
+        name: name.to_owned(),
+        virtual_hosts,
+        validate_clusters,
+        max_direct_response_body_size_bytes,
+        ignore_port_in_host_matching,
+    }
+}
+
 /// Where requests go that no service takes.
 fn unknown(scope: Scope<'_>) -> VirtualHost {
     let headers = http::proxy_headers::of(scope);
-    let (name, action) = if scope.allows_any_outbound() {
+    let destination = if scope.resolves_unknown() {
+        Some((DYNAMIC, cluster_name::DYNAMIC_DNS))
+    } else {
+        scope.allows_any_outbound().then(|| ("allow_any", scope.unknown_destination()))
+    };
+    let (name, action) = if let Some((name, cluster)) = destination {
         let route = RouteAction {
             timeout: seconds(0),
             max_grpc_timeout: seconds(0),
             append_x_forwarded_host: headers.has_forwarded_host(),
-            cluster_specifier: Some(ClusterSpecifier::Cluster(scope.unknown_destination().into())),
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.into())),
             ..RouteAction::default()
         };
-        ("allow_any", Action::Route(route))
+        (name, Action::Route(route))
     } else {
         ("block_all", Action::DirectResponse(DirectResponseAction { status: 502, ..Default::default() }))
     };
@@ -210,28 +248,4 @@ pub(super) fn everything() -> RouteMatch {
         path_specifier: Some(route_match::PathSpecifier::Prefix("/".into())),
         ..RouteMatch::default()
     }
-}
-
-/// The route to a service that no VirtualService speaks of.
-fn default_route(scope: Scope<'_>, service: &Service, port: u16) -> Route {
-    let host = &service.host;
-    let action = RouteAction {
-        timeout: seconds(0),
-        max_grpc_timeout: seconds(0),
-        retry_policy: retry::policy(scope.snapshot.mesh.default_http_retry_policy.as_ref(), false),
-        hash_policy: hash::http(scope, service, Some(port), ""),
-        cluster_specifier: Some(ClusterSpecifier::Cluster(ClusterName::outbound(port, "", host).to_string())),
-        ..RouteAction::default()
-    };
-    let mut route = Route {
-        name: "default".into(),
-        r#match: Some(everything()),
-        decorator: Some(Decorator { operation: format!("{host}:{port}/*"), propagate: None }),
-        action: Some(Action::Route(action)),
-        ..Route::default()
-    };
-    if alpn::takes_istio_mtls(scope, service, port, "") {
-        alpn::announce(scope, &mut route.typed_per_filter_config);
-    }
-    route
 }

@@ -123,8 +123,8 @@ fn rules_that_lead_nowhere_make_no_route() {
     let proxy = proxy();
     let view = View::new(&snapshot, &proxy);
     let wanted = Wanted::Names(std::iter::once("80".into()).collect());
-    let made = route::outbound(Scope::new(&snapshot, &proxy, &view), &wanted);
-    let hosts = &made[0].virtual_hosts;
+    let made = route::outbound(Scope::new(&snapshot, &proxy, &view), &wanted)[0].message();
+    let hosts = &made.virtual_hosts;
     let names: Vec<&str> = hosts[0].routes.iter().map(|route| route.name.as_str()).collect();
     assert_eq!(names, ["last"]);
 }

@@ -2,6 +2,8 @@
 
 pub(super) mod client;
 mod proxyless;
+#[cfg(test)]
+mod tests;
 
 use config::validate::tls::{usable_curves, usable_suites};
 use proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
@@ -120,7 +122,7 @@ pub(super) fn credential(scope: Scope<'_>, name: &str, is_roots: bool) -> SdsSec
 
 /// The name by which the control plane knows a credential: a Secret, unless it
 /// says what it is.
-fn resource_name(name: &str) -> String {
+pub(super) fn resource_name(name: &str) -> String {
     const KINDS: [&str; 3] = ["configmap://", "kubernetes://", "kubernetes-gateway://"];
     if name.starts_with("invalid://") {
         "invalid://".into()
@@ -138,14 +140,18 @@ pub(super) fn exact(name: &str) -> StringMatcher {
 /// The untyped list: any kind of subject alternative name may match. Envoy
 /// marks it deprecated in favour of a typed one; Istio writes this one.
 #[allow(deprecated)]
-fn subject_names(matchers: Vec<StringMatcher>) -> CertificateValidationContext {
+pub(super) fn subject_names(matchers: Vec<StringMatcher>) -> CertificateValidationContext {
     CertificateValidationContext {
         match_subject_alt_names: matchers,
         ..CertificateValidationContext::default()
     }
 }
 
-fn combined(own: CertificateValidationContext, roots: SdsSecretConfig) -> Option<ValidationContextType> {
+/// What a peer's certificate must be, and the roots that it must be signed by.
+pub(super) fn combined(
+    own: CertificateValidationContext,
+    roots: SdsSecretConfig,
+) -> Option<ValidationContextType> {
     Some(ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
         default_validation_context: Some(own),
         validation_context_sds_secret_config: Some(roots),
@@ -170,8 +176,14 @@ fn named_or(scope: Scope<'_>, name: &str, otherwise: &str) -> SdsSecretConfig {
 /// Accepts clients of the mesh's trust domains.
 pub(super) fn server(scope: Scope<'_>) -> TransportSocket {
     let mesh = &scope.snapshot.mesh;
-    let domains =
-        std::iter::once(mesh.trust_domain()).chain(mesh.trust_domain_aliases.iter().map(String::as_str));
+    // Each once, in the order of what the mesh says.
+    let mut domains = vec![mesh.trust_domain()];
+    let aliases = mesh.trust_domain_aliases.iter();
+    for domain in aliases.chain(mesh.ca_certificates.iter().flat_map(|roots| &roots.trust_domains)) {
+        if !domain.is_empty() && !domains.contains(&domain.as_str()) {
+            domains.push(domain);
+        }
+    }
     let prefix = |domain: &str| StringMatcher {
         match_pattern: Some(MatchPattern::Prefix(format!("spiffe://{domain}/"))),
         ..StringMatcher::default()
@@ -198,7 +210,7 @@ pub(super) fn server(scope: Scope<'_>) -> TransportSocket {
         tls_certificate_sds_secret_configs: vec![named_or(scope, &pair, CERTIFICATE)],
         alpn_protocols: vec!["h2".into(), "http/1.1".into()],
         validation_context_type: combined(
-            subject_names(domains.map(prefix).collect()),
+            subject_names(domains.into_iter().map(prefix).collect()),
             named_or(scope, &roots, ROOTS),
         ),
         ..CommonTlsContext::default()

@@ -1,6 +1,6 @@
 //! Ports of a proxy's own workload, and the services that lead to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +9,8 @@ use names::Hostname;
 use prost_types::value::Kind as Value;
 
 use super::Scope;
+use crate::finding::{Topic, origin};
+use crate::protocol::Protocol;
 use crate::proxy::{Interception, Proxy};
 use crate::snapshot::{Port, Registry, Service, Snapshot, sidecar};
 
@@ -58,13 +60,30 @@ pub(super) fn ports(scope: Scope<'_>) -> Vec<Inbound<'_>> {
     } else if scope.proxy.interception != Interception::None {
         // Without interception the workload itself listens there.
         for (service, port, target) in targets {
-            if !found.iter().any(|known| known.target == target) {
-                found.push(Inbound { service: Some(service), port, target, ingress: None });
+            match found.iter().find(|known| known.target == target) {
+                None => found.push(Inbound { service: Some(service), port, target, ingress: None }),
+                Some(known) => conflict(scope, known, service, port),
             }
         }
     }
     found.sort_by_key(|inbound| inbound.target);
     found
+}
+
+/// Tells that a port of the workload is served as another service says; one
+/// that says the same loses nothing.
+fn conflict(scope: Scope<'_>, known: &Inbound<'_>, service: &Service, port: &Port) {
+    let Some(first) = known.service.filter(|first| first.host != service.host) else { return };
+    if known.port.protocol == port.protocol {
+        return;
+    }
+    scope.note(Topic::InboundListener, scope.proxy.name(), Some(origin(service)), || {
+        format!(
+            "port {} of the workload is served as {:?}, as {} says, not as {:?}, as {} says: let both ports of the \
+             services have one protocol",
+            known.target, known.port.protocol, first.host, port.protocol, service.host
+        )
+    });
 }
 
 pub(super) fn services_of(scope: Scope<'_>, target: u16) -> Vec<&Arc<Service>> {
@@ -75,6 +94,12 @@ pub(super) fn services_of(scope: Scope<'_>, target: u16) -> Vec<&Arc<Service>> {
         }
     }
     services
+}
+
+/// The oldest service that leads to the workload, and the number of its port.
+pub(super) fn first<'a>(scope: Scope<'a>) -> Option<(&'a Hostname, u16)> {
+    let (service, port, _) = targets(scope.snapshot, scope.proxy).into_iter().next()?;
+    Some((&service.host, port.number))
 }
 
 /// Ports of services with the workload's port that the oldest service leads to
@@ -89,8 +114,25 @@ pub(crate) fn workload_ports(snapshot: &Snapshot, proxy: &Proxy) -> BTreeMap<u16
     ports
 }
 
+/// Ports of services with the proxy's workload that take UDP, which the mesh leaves alone.
+pub(crate) fn udp_ports(snapshot: &Snapshot, proxy: &Proxy) -> BTreeSet<u16> {
+    let is_udp = |port: &Port| port.protocol == Protocol::Udp;
+    all_targets(snapshot, proxy)
+        .iter()
+        .filter(|(_, port, _)| is_udp(port))
+        .map(|(_, port, _)| port.number)
+        .collect()
+}
+
 /// Ports of the workload that services lead to, the oldest service first.
 fn targets<'a>(snapshot: &'a Snapshot, proxy: &'a Proxy) -> Vec<Target<'a>> {
+    let mut targets = all_targets(snapshot, proxy);
+    targets.retain(|(_, port, _)| port.protocol != Protocol::Udp);
+    targets
+}
+
+/// The same with those of UDP.
+fn all_targets<'a>(snapshot: &'a Snapshot, proxy: &'a Proxy) -> Vec<Target<'a>> {
     let of_namespace = snapshot.directory.of_namespace(&proxy.namespace);
     let labels = super::labels(snapshot, proxy);
     let selects = |service: &&Arc<Service>| {
@@ -112,7 +154,6 @@ fn targets<'a>(snapshot: &'a Snapshot, proxy: &'a Proxy) -> Vec<Target<'a>> {
             targets.extend(listed(proxy, service));
         }
     }
-    targets.retain(|(_, port, _)| port.protocol != crate::protocol::Protocol::Udp);
     targets.sort_by(|(a, ..), (b, ..)| (&a.created, &a.host).cmp(&(&b.created, &b.host)));
     targets
 }

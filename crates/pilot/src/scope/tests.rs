@@ -1,8 +1,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
-use config::{Store, yaml};
 use names::Hostname;
 use proto::envoy::config::core::v3::Node;
 
@@ -11,13 +9,7 @@ use crate::proxy::Proxy;
 use crate::snapshot::Snapshot;
 
 fn snapshot(objects: &str) -> Snapshot {
-    let contents = yaml::read("mesh.yaml", objects);
-    assert!(!contents.has_errors(), "{:?}", contents.problems);
-    let mut store = Store::default();
-    for object in contents.objects {
-        store.apply(Arc::new(object));
-    }
-    Snapshot::build(&store, &crate::Settings::new(Arc::default(), "Kubernetes"))
+    crate::testing::snapshot(objects)
 }
 
 fn proxy(kind: &str, namespace: &str) -> Proxy {

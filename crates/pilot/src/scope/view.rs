@@ -98,8 +98,14 @@ pub(crate) struct View {
     pub(super) services: Vec<Arc<Service>>,
     /// Positions of services.
     by_host: HashMap<Hostname, usize>,
+    /// Positions of services by names that stand for them.
+    by_alias: HashMap<Hostname, usize>,
     pub(super) allows_any_outbound: bool,
     pub(super) unknown_destination: String,
+    /// Whether unknown requests go where DNS says that their host is.
+    pub(super) resolves_unknown: bool,
+    /// Services whose wildcard stands for names that Envoy asks DNS for.
+    pub(crate) by_name: Vec<Arc<Service>>,
 }
 
 impl View {
@@ -124,19 +130,30 @@ impl View {
             sidecar: sidecar.cloned(),
             services: Vec::new(),
             by_host: HashMap::new(),
+            by_alias: HashMap::new(),
             allows_any_outbound: snapshot.mesh.allows_any_outbound(),
             unknown_destination: String::new(),
+            resolves_unknown: snapshot.mesh.resolves_unknown(),
+            by_name: Vec::new(),
         };
         for egress in &egress {
             egress.services.iter().for_each(|service| view.add(service.clone()));
             view.add_destinations(snapshot, client, egress);
         }
         view.egress = egress;
+        for (index, service) in view.services.iter().enumerate() {
+            for alias in &service.aliases {
+                view.by_alias.entry(alias.clone()).or_insert(index);
+            }
+        }
+        let by_name = view.services.iter().filter(|service| service.is_dynamic());
+        view.by_name = by_name.cloned().collect();
         view.unknown_destination = cluster_name::PASSTHROUGH.into();
         if let Some((sidecar, policy)) =
             sidecar.and_then(|sidecar| Some((sidecar, sidecar.spec.outbound_traffic_policy.as_ref()?)))
         {
             view.allows_any_outbound = policy.mode() == Mode::AllowAny;
+            view.resolves_unknown = false;
             if let Some(proxy) = &policy.egress_proxy {
                 let host = Hostname::resolve(&proxy.host, &sidecar.namespace, &snapshot.domain);
                 let port = proxy.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
@@ -153,6 +170,11 @@ impl View {
     /// The service of that name.
     pub(super) fn service(&self, host: &Hostname) -> Option<&Arc<Service>> {
         self.services.get(*self.by_host.get(host)?)
+    }
+
+    /// The first service that a name stands for.
+    pub(super) fn service_by_alias(&self, alias: &Hostname) -> Option<&Arc<Service>> {
+        self.services.get(*self.by_alias.get(alias)?)
     }
 
     /// Adds the services that VirtualServices lead to; one that a listener

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proto::istio::r#type::v1beta1::PolicyTargetReference;
+use proto::istio::r#type::v1beta1::{PolicyTargetReference, WorkloadSelector};
 
 /// Label of the pods of a gateway that a `Gateway` of the Kubernetes Gateway
 /// API stands for.
@@ -40,6 +40,20 @@ impl Workload<'_> {
                     && target.name == *gateway
                     && (target.namespace.is_empty() || target.namespace == self.namespace)
             })
+    }
+
+    /// The same of an object's own fields. The older one for a single reference
+    /// counts without the newer one.
+    #[must_use]
+    pub fn is_of_policy(
+        self,
+        namespace: &str,
+        selector: Option<&WorkloadSelector>,
+        targets: &[PolicyTargetReference],
+        older: &[PolicyTargetReference],
+    ) -> bool {
+        let targets = if targets.is_empty() { older } else { targets };
+        self.is_selected(namespace, selector.map(|selector| &selector.match_labels), targets)
     }
 }
 

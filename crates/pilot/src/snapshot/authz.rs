@@ -1,5 +1,7 @@
 //! Who may do what, by namespace (AuthorizationPolicy).
 
+mod problem;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +11,8 @@ use proto::istio::security::v1beta1::authorization_policy::{Action as ApiAction,
 
 use super::attach::Workload;
 use crate::rbac::Rules;
+
+pub(super) use problem::{problems, undecided};
 
 /// Annotation of a policy whose decision is only told, not carried out.
 const DRY_RUN: &str = "istio.io/dry-run";
@@ -82,12 +86,8 @@ impl Policy {
     }
 
     fn is_for(&self, workload: Workload<'_>) -> bool {
-        let selector = self.spec.selector.as_ref().map(|selector| &selector.match_labels);
-        let mut targets = self.spec.target_refs.as_slice();
-        if targets.is_empty() {
-            targets = self.spec.target_ref.as_slice();
-        }
-        workload.is_selected(&self.namespace, selector, targets)
+        let AuthorizationPolicy { selector, target_ref, target_refs, .. } = &self.spec;
+        workload.is_of_policy(&self.namespace, selector.as_ref(), target_refs, target_ref.as_slice())
     }
 }
 

@@ -8,10 +8,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use config::Store;
+use config::{Key, Kind, Store};
 use mesh::MeshConfig;
 use names::Hostname;
 use proto::istio::networking::v1alpha3::{DestinationRule, Subset, TrafficPolicy};
+
+use crate::finding::{Finding, Topic};
 
 /// What the rules of one namespace say of one host, put together.
 #[derive(Clone, Debug)]
@@ -100,6 +102,16 @@ pub struct Index {
     /// Those of the root namespace that are for its own clients only.
     root_private: Pool,
     root_namespace: String,
+    /// Subsets that are left out since an older rule has one of that name, by host.
+    duplicates: BTreeMap<Hostname, Duplicate>,
+}
+
+/// A subset that is left out.
+#[derive(Clone, Debug)]
+struct Duplicate {
+    subset: String,
+    /// Namespace and name of its rule.
+    rule: (String, String),
 }
 
 impl Index {
@@ -109,7 +121,8 @@ impl Index {
         let mut own: BTreeMap<String, BTreeMap<Hostname, Vec<Rule>>> = BTreeMap::new();
         let mut exported = own.clone();
         let mut root_private = BTreeMap::new();
-        let default_is_private = mesh.default_destination_rule_export_to.iter().any(|export| export == ".");
+        let mut duplicates = BTreeMap::new();
+        let default_is_private = is_private_by_default(mesh);
         // Those that select clients come first, so that others add to them.
         let all = || store.by_age::<DestinationRule>();
         let selecting = all().into_iter().filter(|(_, rule)| rule.workload_selector.is_some());
@@ -136,12 +149,12 @@ impl Index {
                 _ => false,
             };
             if rule.export_to.is_empty() || names("*") || names(".") || names(namespace) {
-                merge::add(own.entry(namespace.clone()).or_default(), &rule);
+                merge::add(own.entry(namespace.clone()).or_default(), &rule, &mut duplicates);
             }
             if !is_private {
-                merge::add(exported.entry(namespace.clone()).or_default(), &rule);
+                merge::add(exported.entry(namespace.clone()).or_default(), &rule, &mut duplicates);
             } else if *namespace == mesh.root_namespace {
-                merge::add(&mut root_private, &rule);
+                merge::add(&mut root_private, &rule, &mut duplicates);
             }
         }
         let pools = |rules: BTreeMap<String, BTreeMap<Hostname, Vec<Rule>>>| {
@@ -152,7 +165,26 @@ impl Index {
             exported: pools(exported),
             root_private: Pool::new(root_private),
             root_namespace: mesh.root_namespace.clone(),
+            duplicates,
         }
+    }
+
+    /// Subsets that are left out.
+    pub(crate) fn duplicates(&self) -> impl Iterator<Item = Finding> {
+        self.duplicates.iter().map(|(host, Duplicate { subset, rule: (namespace, name) })| Finding {
+            topic: Topic::DuplicateSubset,
+            key: host.to_string(),
+            message: format!(
+                "an older DestinationRule for {host} has a subset {subset:?}: this one has no effect; rename or \
+                 remove it"
+            ),
+            proxy: String::new(),
+            object: Some(Key {
+                kind: Kind::DestinationRule,
+                namespace: namespace.as_str().into(),
+                name: name.as_str().into(),
+            }),
+        })
     }
 
     /// The rule that holds for clients of a namespace whatever their labels.
@@ -215,6 +247,12 @@ impl<'a> Candidates<'a> {
         let holds = |rule: &&Arc<Rule>| self.is_own || rule.is_exported_to(client);
         self.rules.iter().filter(holds).rfind(|rule| rule.selector.is_none())
     }
+}
+
+/// Whether rules without `exportTo` are for clients of their own namespace
+/// alone. Names of namespaces in the mesh's default keep nobody out.
+pub(crate) fn is_private_by_default(mesh: &MeshConfig) -> bool {
+    mesh.default_destination_rule_export_to.iter().any(|export| export == ".")
 }
 
 /// The subsets without later ones of the same name.

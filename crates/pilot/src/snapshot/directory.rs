@@ -49,6 +49,12 @@ impl Directory {
         self.has_namesakes
     }
 
+    /// How many namespaces have services.
+    #[must_use]
+    pub fn namespaces(&self) -> usize {
+        self.by_namespace.len()
+    }
+
     /// The services of a namespace, the oldest first.
     #[must_use]
     pub fn of_namespace(&self, namespace: &str) -> &[Arc<Service>] {

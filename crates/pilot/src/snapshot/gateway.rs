@@ -12,7 +12,7 @@ use config::Store;
 use proto::istio::networking::v1alpha3::server_tls_settings::TlSmode as TlsMode;
 use proto::istio::networking::v1alpha3::{self as api, ServerTlsSettings};
 
-pub(super) use problem::problems;
+pub(super) use problem::{names_config_maps, problems};
 
 use crate::protocol::Protocol;
 

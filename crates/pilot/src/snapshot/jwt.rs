@@ -1,10 +1,11 @@
 //! Which tokens of end users are accepted (RequestAuthentication).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Store;
+use config::{Kind, Object, SpecKind as _, Store};
+use names::Hostname;
 use proto::istio::security::v1beta1::{JwtRule, RequestAuthentication};
 
 use super::attach::Workload;
@@ -27,12 +28,8 @@ pub struct Policy {
 
 impl Policy {
     fn is_for(&self, workload: Workload<'_>) -> bool {
-        let selector = self.spec.selector.as_ref().map(|selector| &selector.match_labels);
-        let mut targets = self.spec.target_refs.as_slice();
-        if targets.is_empty() {
-            targets = self.spec.target_ref.as_slice();
-        }
-        workload.is_selected(&self.namespace, selector, targets)
+        let RequestAuthentication { selector, target_ref, target_refs, .. } = &self.spec;
+        workload.is_of_policy(&self.namespace, selector.as_ref(), target_refs, target_ref.as_slice())
     }
 }
 
@@ -41,6 +38,8 @@ impl Policy {
 pub struct Index {
     root_namespace: String,
     namespaces: BTreeMap<String, Vec<Arc<Policy>>>,
+    /// Namespaces of policies by the hosts that their rules have keys from.
+    servers: BTreeMap<Hostname, BTreeSet<String>>,
 }
 
 impl Index {
@@ -51,6 +50,10 @@ impl Index {
         for (id, (object, spec)) in store.by_age::<RequestAuthentication>().into_iter().enumerate() {
             let namespace = object.meta.namespace.clone();
             let policy = Policy { id, namespace: namespace.clone(), spec: spec.clone() };
+            let uris = policy.spec.jwt_rules.iter().map(|rule| rule.jwks_uri.as_str());
+            for (host, _) in uris.filter_map(host_and_port) {
+                index.servers.entry(Hostname::new(host)).or_default().insert(namespace.clone());
+            }
             index.namespaces.entry(namespace).or_default().push(Arc::new(policy));
         }
         index
@@ -69,6 +72,11 @@ impl Index {
             .filter(|policy| policy.is_for(workload))
             .collect()
     }
+
+    /// Namespaces with policies whose rules have keys from that host.
+    pub(crate) fn users_of(&self, host: &Hostname) -> impl Iterator<Item = &String> {
+        self.servers.get(host).into_iter().flatten()
+    }
 }
 
 /// The URI that the keys of a rule's issuer come from: of the keys, or of the
@@ -85,6 +93,33 @@ pub fn key_uri(rule: &JwtRule) -> Option<String> {
         let is_uri = issuer.starts_with("https://") || issuer.starts_with("http://");
         is_uri.then(|| format!("{issuer}{DISCOVERY}"))
     }
+}
+
+/// Policies with rules that take their keys from one of these URIs.
+#[must_use]
+pub fn users<'a>(store: &'a Store, uris: &BTreeSet<&str>) -> Vec<&'a Arc<Object>> {
+    let takes = |object: &&Arc<Object>| {
+        let rules = RequestAuthentication::of(&object.spec).into_iter().flat_map(|policy| &policy.jwt_rules);
+        rules.filter_map(key_uri).any(|uri| uris.contains(uri.as_str()))
+    };
+    store.shared(Kind::RequestAuthentication).filter(takes).collect()
+}
+
+/// The host and the port of a URI, which may have none of its own.
+pub(crate) fn host_and_port(uri: &str) -> Option<(&str, u16)> {
+    let (scheme, rest) = uri.split_once("://")?;
+    let default = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return None,
+    };
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let authority = authority.rsplit('@').next()?;
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (authority, default),
+    };
+    (!host.is_empty()).then_some((host, port))
 }
 
 /// Every URI that the control plane has to fetch keys from, with the time that the most

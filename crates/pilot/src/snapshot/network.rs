@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use config::Store;
 use config::kube::{self, Namespace};
+use config::{Meta, Problem, Severity, Store};
 use mesh::MeshNetworks;
 use names::{Hostname, label};
 
+use super::Snapshot;
 use super::endpoint::Locality;
 
 /// Port of a network's gateway unless a label says another.
@@ -69,21 +70,8 @@ impl Networks {
             })
             .collect();
         for (object, service) in store.all::<kube::Service>() {
-            let host = Hostname::of_service(&object.meta.name, &object.meta.namespace, domain);
-            let named: Vec<(String, u16)> = match object.meta.labels.get(label::NETWORK) {
-                Some(network) if !network.is_empty() => {
-                    let port = object.meta.labels.get(label::GATEWAY_PORT).and_then(|port| port.parse().ok());
-                    let port = port.unwrap_or(GATEWAY_PORT);
-                    let has_port = service.ports.iter().any(|known| known.port == port);
-                    has_port.then(|| (network.clone(), port)).into_iter().collect()
-                }
-                _ => settings
-                    .gateways_by_service(cluster_id, host.as_str())
-                    .map(|(network, port)| (network.to_owned(), port))
-                    .collect(),
-            };
-            for (network, port) in named {
-                for address in service.external_ips.iter().filter_map(|ip| ip.parse().ok()) {
+            for (network, port) in leads_into(settings, cluster_id, domain, &object.meta, service) {
+                for address in service.external().filter_map(|ip| ip.parse().ok()) {
                     let (network, cluster) = (network.clone(), cluster_id.to_owned());
                     all.insert(Gateway { address, port, cluster, network });
                 }
@@ -116,6 +104,11 @@ impl Networks {
         !self.gateways.is_empty()
     }
 
+    /// Gateways of all networks.
+    pub fn all_gateways(&self) -> impl Iterator<Item = &Gateway> {
+        self.gateways.values().flatten()
+    }
+
     /// Gateways of a network: those of the cluster if it has any, else all.
     #[must_use]
     pub fn gateways(&self, network: &str, cluster: &str) -> Vec<&Gateway> {
@@ -146,6 +139,78 @@ impl Networks {
             None => all,
         })
     }
+}
+
+/// The networks that a service is the gateway of, with its port: by its labels,
+/// else by the settings.
+fn leads_into(
+    settings: &MeshNetworks,
+    cluster_id: &str,
+    domain: &str,
+    meta: &Meta,
+    service: &kube::Service,
+) -> Vec<(String, u16)> {
+    match meta.labels.get(label::NETWORK) {
+        Some(network) if !network.is_empty() => {
+            let port = labeled_port(meta);
+            let has_port = service.ports.iter().any(|known| known.port == port);
+            has_port.then(|| (network.clone(), port)).into_iter().collect()
+        }
+        _ => {
+            let host = Hostname::of_service(&meta.name, &meta.namespace, domain);
+            let networks = settings.gateways_by_service(cluster_id, host.as_str());
+            networks.map(|(network, port)| (network.to_owned(), port)).collect()
+        }
+    }
+}
+
+fn labeled_port(meta: &Meta) -> u16 {
+    meta.labels.get(label::GATEWAY_PORT).and_then(|port| port.parse().ok()).unwrap_or(GATEWAY_PORT)
+}
+
+/// What keeps services that are gateways of networks from being used as such.
+pub(super) fn problems(store: &Store, snapshot: &Snapshot) -> Vec<Problem> {
+    let settings = &snapshot.settings;
+    let mut problems = Vec::new();
+    for (object, service) in store.all::<kube::Service>() {
+        let meta = &object.meta;
+        let networks = leads_into(&settings.networks, &settings.cluster_id, &snapshot.domain, meta, service);
+        let mut tell = |field: String, message: String| {
+            problems.push(Problem {
+                severity: Severity::Warning,
+                object: Some(object.key.clone()),
+                position: object.position.clone(),
+                field,
+                message,
+            });
+        };
+        if networks.is_empty() {
+            if let Some(network) = meta.labels.get(label::NETWORK).filter(|network| !network.is_empty()) {
+                let port = labeled_port(meta);
+                let message = format!(
+                    "is labeled as gateway of the network {network:?} and has no port {port}: add it, or name \
+                     another in the label {}",
+                    label::GATEWAY_PORT
+                );
+                tell("spec.ports".into(), message);
+            }
+            continue;
+        }
+        if service.service_type != "LoadBalancer" {
+            continue;
+        }
+        for (index, one) in service.status.load_balancer.ingress.iter().enumerate() {
+            if one.ip.is_empty() && !one.hostname.is_empty() {
+                let message = format!(
+                    "{:?} is no way into the network: host names of gateways are not resolved, so give addresses \
+                     in externalIPs",
+                    one.hostname
+                );
+                tell(format!("status.loadBalancer.ingress[{index}].hostname"), message);
+            }
+        }
+    }
+    problems
 }
 
 fn gcd(a: u32, b: u32) -> u32 {

@@ -172,10 +172,10 @@ impl Service {
         })
     }
 
-    /// Whether it has persistent sessions, which draining endpoints go on with.
+    /// Whether its wildcard stands for names that nobody lists and that Envoy asks DNS for.
     #[must_use]
-    pub fn has_sessions(&self) -> bool {
-        has_sessions(&self.labels)
+    pub fn is_dynamic(&self) -> bool {
+        self.resolution == Resolution::DynamicDns && self.host.is_wildcard()
     }
 }
 
@@ -189,10 +189,10 @@ pub(super) struct Context<'a> {
     pub(super) domain: &'a str,
 }
 
-/// Kinds of which workloads are made: a ServiceEntry may select pods, services
-/// may be gateways of networks.
+/// Kinds of which workloads are made besides pods: a ServiceEntry may select
+/// pods, services may be gateways of networks.
 const OF_WORKLOADS: &[Kind] =
-    &[Kind::Pod, Kind::Node, Kind::WorkloadEntry, Kind::ServiceEntry, Kind::Service, Kind::Namespace];
+    &[Kind::Node, Kind::WorkloadEntry, Kind::ServiceEntry, Kind::Service, Kind::Namespace];
 
 /// Key of endpoints: those of services of one name and namespace are one set.
 type Key = (String, Hostname);
@@ -212,7 +212,7 @@ pub(super) struct Made {
 impl Made {
     /// Makes all services.
     pub(super) fn new(context: &Context<'_>) -> Self {
-        let instances = Instances::build(context.store, context.networks, context.settings);
+        let instances = Instances::build(context.store, context.networks, context.settings, None);
         Self::with(context, Arc::new(instances), None)
     }
 
@@ -222,11 +222,21 @@ impl Made {
         if OF_WORKLOADS.iter().any(|kind| kinds.contains(kind)) {
             return Self::new(context);
         }
+        let instances = if kinds.contains(&Kind::Pod) {
+            let Context { store, networks, settings, .. } = context;
+            Arc::new(Instances::build(store, networks, settings, Some(&self.instances)))
+        } else {
+            self.instances.clone()
+        };
         if !Arc::ptr_eq(&self.authn, context.authn) {
-            return Self::with(context, self.instances.clone(), None);
+            return Self::with(context, instances, None);
+        }
+        let before = Some((&self.slices, &*self.instances));
+        if !instances.selects_as(&self.instances) {
+            return Self::with(context, instances, before);
         }
         // Only the slices of Kubernetes services are left.
-        let slices = kubernetes::slices(context, &self.instances, Some(&self.slices));
+        let slices = kubernetes::slices(context, &instances, before);
         let mut joined = BTreeMap::new();
         let services = self.services.iter().map(|service| {
             let endpoints = endpoints(context, &slices, &self.others, &mut joined, service);
@@ -238,13 +248,13 @@ impl Made {
         Self {
             services: services.collect(),
             authn: self.authn.clone(),
-            instances: self.instances.clone(),
+            instances,
             others: self.others.clone(),
             slices,
         }
     }
 
-    fn with(context: &Context<'_>, instances: Arc<Instances>, before: Option<&Slices>) -> Self {
+    fn with(context: &Context<'_>, instances: Arc<Instances>, before: Option<(&Slices, &Instances)>) -> Self {
         let slices = kubernetes::slices(context, &instances, before);
         let mut others: BTreeMap<Key, Endpoints> = BTreeMap::new();
         let mut services = kubernetes::services(context, &instances, &mut others);
@@ -290,12 +300,6 @@ fn endpoints(
             joined.entry(key).or_insert_with(|| Arc::new(sliced.with(others))).clone()
         }
     }
-}
-
-fn has_sessions(labels: &BTreeMap<String, String>) -> bool {
-    [names::label::PERSISTENT_SESSION, names::label::PERSISTENT_SESSION_HEADER]
-        .iter()
-        .any(|key| labels.get(*key).is_some_and(|value| !value.is_empty()))
 }
 
 /// The preference of a service: its own field, its annotation, its namespace's.

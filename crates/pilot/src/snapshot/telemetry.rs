@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use config::{Key, Problem, Severity, Store};
+use config::{Key, Object, Problem, Severity, Store};
 use mesh::{MeshConfig, extension_provider};
 use names::Hostname;
 use proto::istio::mesh::v1alpha1::mesh_config::extension_provider::Provider;
@@ -175,21 +175,24 @@ impl Use {
 /// Providers that objects name and that cannot be used.
 #[must_use]
 pub fn dangling(store: &Store, snapshot: &Snapshot) -> Vec<Problem> {
+    store.all::<Telemetry>().flat_map(|(object, spec)| dangling_in(snapshot, object, spec)).collect()
+}
+
+/// The same for one Telemetry, which need not be in the store.
+pub(super) fn dangling_in(snapshot: &Snapshot, object: &Object, spec: &Telemetry) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (object, spec) in store.all::<Telemetry>() {
-        let blocks = spec
-            .access_logging
-            .iter()
-            .map(|item| ("accessLogging", &item.providers, Use::AccessLog))
-            .enumerate()
-            .chain(spec.tracing.iter().map(|item| ("tracing", &item.providers, Use::Tracing)).enumerate())
-            .chain(spec.metrics.iter().map(|item| ("metrics", &item.providers, Use::Metrics)).enumerate());
-        for (item, (block, providers, usage)) in blocks {
-            for (index, provider) in providers.iter().enumerate() {
-                let field = format!("spec.{block}[{item}].providers[{index}].name");
-                if let Some(message) = unusable(snapshot, &provider.name, usage) {
-                    problems.push(warning(&object.key, object.position.clone(), field, message));
-                }
+    let blocks = spec
+        .access_logging
+        .iter()
+        .map(|item| ("accessLogging", &item.providers, Use::AccessLog))
+        .enumerate()
+        .chain(spec.tracing.iter().map(|item| ("tracing", &item.providers, Use::Tracing)).enumerate())
+        .chain(spec.metrics.iter().map(|item| ("metrics", &item.providers, Use::Metrics)).enumerate());
+    for (item, (block, providers, usage)) in blocks {
+        for (index, provider) in providers.iter().enumerate() {
+            let field = format!("spec.{block}[{item}].providers[{index}].name");
+            if let Some(message) = unusable(snapshot, &provider.name, usage) {
+                problems.push(warning(&object.key, object.position.clone(), field, message));
             }
         }
     }

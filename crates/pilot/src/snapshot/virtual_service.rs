@@ -15,7 +15,7 @@ use mesh::MeshConfig;
 use names::Hostname;
 use proto::istio::networking::v1alpha3::VirtualService;
 
-pub(super) use dangling::dangling;
+pub(super) use dangling::{dangling, dangling_in};
 
 /// Gateway name that stands for all sidecars.
 pub const MESH_GATEWAY: &str = "mesh";

@@ -57,6 +57,8 @@ pub(super) const DEFAULT: &str = "default";
 pub(super) const ALL: &str = "all";
 /// Scope of the libraries that speak HTTP/2 and gRPC.
 const GRPC: &str = "grpc";
+/// Scope of what istiod and istioctl have to do with an API server.
+const KUBE: &str = "kube";
 
 impl Level {
     /// Its name, as it is given.
@@ -141,6 +143,8 @@ impl Levels {
         let level = match scope(metadata.target()) {
             Some(scope) => self.of(scope),
             None if is_ours(metadata.target()) => self.of(DEFAULT),
+            // It calls an error what its callers repeat, and tell once.
+            None if metadata.target().starts_with("kube_") => return self.of(KUBE) == Level::Debug,
             None => self.scopes.get(GRPC).copied().unwrap_or(self.of(DEFAULT).min(Level::Warn)),
         };
         wanted <= level

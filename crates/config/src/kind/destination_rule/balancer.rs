@@ -6,7 +6,9 @@ use proto::istio::networking::v1alpha3::LoadBalancerSettings;
 use proto::istio::networking::v1alpha3::load_balancer_settings::consistent_hash_lb::{
     HashAlgorithm, HashKey, HttpCookie,
 };
-use proto::istio::networking::v1alpha3::load_balancer_settings::{ConsistentHashLb, LbPolicy, SimpleLb};
+use proto::istio::networking::v1alpha3::load_balancer_settings::{
+    BackendUtilizationLb, ConsistentHashLb, LbPolicy, SimpleLb,
+};
 
 use crate::validate::{Checker, is_header_name};
 
@@ -50,6 +52,29 @@ pub(super) fn check(at: &str, settings: &LoadBalancerSettings, checker: &mut Che
     }
     if let Some(LbPolicy::ConsistentHash(hash)) = &settings.lb_policy {
         consistent_hash(&format!("{at}.consistentHash"), hash, checker);
+    }
+    if let Some(LbPolicy::BackendUtilization(load)) = &settings.lb_policy {
+        utilization(&format!("{at}.backendUtilization"), load, checker);
+        if settings.zone_aware_lb_setting.is_some() {
+            let message = "has no effect with backendUtilization: use localityLbSetting";
+            checker.warn(format!("{at}.zoneAwareLbSetting"), message);
+        }
+    }
+}
+
+fn utilization(at: &str, load: &BackendUtilizationLb, checker: &mut Checker) {
+    for (name, duration) in [
+        ("weightStabilizationPeriod", &load.weight_stabilization_period),
+        ("weightExpirationPeriod", &load.weight_expiration_period),
+        ("weightUpdatePeriod", &load.weight_update_period),
+    ] {
+        checker.duration(&format!("{at}.{name}"), duration.as_ref());
+    }
+    for (index, name) in load.metric_names_for_computing_utilization.iter().enumerate() {
+        if name.is_empty() {
+            let field = format!("{at}.metricNamesForComputingUtilization[{index}]");
+            checker.error(field, "is empty: name a metric such as cpu_utilization or named_metrics.NAME");
+        }
     }
 }
 

@@ -76,6 +76,15 @@ fn what_envoy_or_istio_refuse_is_refused() {
         ("outlierDetection: {consecutiveLocalOriginFailures: 1}", "needs splitExternalLocalOriginErrors"),
         ("outlierDetection: {outlierDetectionHttpErrorCodes: [42]}", "42 is not a code of HTTP"),
         ("outlierDetection: {maxEjectionPercent: 101}", "101 is not a percentage"),
+        (
+            "loadBalancer: {consistentHash: {httpHeaderName: a, useSourceIp: true}}",
+            "httpHeaderName and useSourceIp exclude each other: hashKey takes one of",
+        ),
+        (
+            "loadBalancer: {backendUtilization: {weightUpdatePeriod: 1s, metricNamesForComputingUtilization: ['']}}",
+            "metricNamesForComputingUtilization[0]: is empty",
+        ),
+        ("tls: {mode: SIMPLE, credentialName: 'configmap://a'}", "names no ConfigMap"),
         ("tls: {mode: MUTUAL, privateKey: /k}", "tls.clientCertificate: is missing"),
         ("tls: {mode: MUTUAL, clientCertificate: /a~b, privateKey: /k}", "must not hold ~"),
         ("tls: {mode: SIMPLE, credentialName: a, caCertificates: /ca}", "stands beside files"),
@@ -89,7 +98,10 @@ fn what_envoy_or_istio_refuse_is_refused() {
 #[test]
 fn what_has_no_effect_is_told() {
     for (policy, want) in [
-        ("loadBalancer: {backendUtilization: {}}", "backendUtilization: has no effect"),
+        (
+            "loadBalancer: {backendUtilization: {}, zoneAwareLbSetting: {}}",
+            "zoneAwareLbSetting: has no effect with backendUtilization",
+        ),
         ("loadBalancer: {simple: RANDOM, warmupDurationSecs: 1s}", "warmupDurationSecs: has no effect"),
         ("loadBalancer: {consistentHash: {}}", "names nothing to hash by"),
         ("loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}]}}", "without outlierDetection"),
@@ -112,6 +124,8 @@ fn what_works_is_silent() {
         "connectionPool: {tcp: {idleTimeout: 0s}, http: {http2KeepAlive: {interval: 1s, timeout: 1s}}}",
         "tls: {mode: SIMPLE, sni: a.example.com, subjectAltNames: [a.example.com], caCertificates: /ca}",
         "tls: {mode: MUTUAL, clientCertificate: /c, privateKey: /k}",
+        "tls: {mode: SIMPLE, credentialName: 'configmap://a/b'}",
+        "loadBalancer: {backendUtilization: {}}",
     ] {
         assert!(said(policy).is_empty(), "{policy}: {:?}", said(policy));
     }

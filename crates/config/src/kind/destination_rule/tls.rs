@@ -30,7 +30,16 @@ pub(super) fn check(at: &str, tls: &ClientTlsSettings, selects: bool, checker: &
             let message = "stands beside files of certificates: keep one";
             checker.error(format!("{at}.credentialName"), message);
         }
-        let is_public = tls.credential_name.starts_with("configmap://");
+        let map = tls.credential_name.strip_prefix("configmap://");
+        let is_public = map.is_some();
+        if map.is_some_and(|map| !crate::validate::is_config_map(map)) {
+            let message =
+                format!("{:?} names no ConfigMap: expected configmap://NAMESPACE/NAME", tls.credential_name);
+            checker.error(format!("{at}.credentialName"), message);
+        } else if is_public && mode == TlsMode::Mutual {
+            let message = "a ConfigMap holds no key, which mode MUTUAL needs: name a Secret";
+            checker.warn(format!("{at}.credentialName"), message);
+        }
         if !selects && !is_public {
             let message = "is for gateways only: sidecars send requests without TLS unless the rule has a workloadSelector";
             checker.warn(format!("{at}.credentialName"), message);

@@ -97,6 +97,10 @@ fn tls_must_have_what_it_needs() {
         "mode: SIMPLE, credentialName: a, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2",
         "TLSV1_2 is below minProtocolVersion TLSV1_3",
     );
+    error(
+        "mode: MUTUAL, credentialName: a, caCertCredentialName: 'configmap://b'",
+        "caCertCredentialName: \"configmap://b\" names no ConfigMap",
+    );
     let server = |protocol: &str, tls: &str| {
         format!("{{port: {{number: 1, name: a, protocol: {protocol}}}, hosts: ['*']{tls}}}")
     };
@@ -119,9 +123,6 @@ fn what_has_no_effect_is_told() {
     warning("mode: SIMPLE, credentialName: a, cipherSuites: [AES128-SHA, AES128-SHA]", "is named twice");
     warning("mode: SIMPLE, credentialName: a, ecdhCurves: [P-1]", "is no curve that Envoy knows");
     warning("mode: SIMPLE, credentialName: a, minProtocolVersion: TLSV1_0", "need cipherSuites of theirs");
-    warning(
-        "mode: MUTUAL, credentialName: a, caCertCredentialName: 'configmap://n/b'",
-        "ConfigMaps are not read",
-    );
+    warning("mode: SIMPLE, credentialName: 'configmap://n/b'", "a ConfigMap holds no key");
     check(&http(", defaultEndpoint: '127.0.0.1:80'"), Severity::Warning, "defaultEndpoint: has no effect");
 }

@@ -157,8 +157,14 @@ fn has_certificates(tls: &ServerTlsSettings) -> bool {
 fn credential(field: &str, name: &str, checker: &mut Checker) {
     if name.is_empty() {
         checker.error(field, "is empty: name a Secret of the gateway's namespace");
-    } else if name.starts_with("configmap://") {
-        checker.warn(field, "ConfigMaps are not read: put the certificates into a Secret, as ca.crt");
+    } else if let Some(map) = name.strip_prefix("configmap://") {
+        if !crate::validate::is_config_map(map) {
+            checker.error(field, format!("{name:?} names no ConfigMap: expected configmap://NAMESPACE/NAME"));
+        } else if !field.ends_with("caCertCredentialName") {
+            let message =
+                "a ConfigMap holds no key: name a Secret here, and the ConfigMap in caCertCredentialName";
+            checker.warn(field, message);
+        }
     }
 }
 

@@ -8,7 +8,8 @@ pub(super) fn check(at: &str, hosts: &[String], checker: &mut Checker) {
     if hosts.is_empty() {
         checker.error(at, "is missing: name at least one host, such as \"./*\"");
     }
-    let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let double = double(hosts, None);
+    let mut known: BTreeMap<&str, bool> = BTreeMap::new();
     for (index, text) in hosts.iter().enumerate() {
         let field = format!("{at}[{index}]");
         let Some((namespace, host)) = text.split_once('/') else {
@@ -23,16 +24,33 @@ pub(super) fn check(at: &str, hosts: &[String], checker: &mut Checker) {
         if namespace.starts_with('~') {
             continue;
         }
-        let own = known.entry(namespace).or_default();
-        let is_double = own.contains(host) || own.contains("*") || (host == "*" && !own.is_empty());
-        if is_double {
+        if double.contains(&index) {
             checker.warn(&field, format!("{text:?} is double: another host of the list has it already"));
         }
-        own.insert(host);
+        *known.entry(namespace).or_default() |= host == "*";
     }
-    if known.get("*").is_some_and(|hosts| hosts.contains("*")) && known.len() > 1 {
+    if known.get("*").is_some_and(|has_all| *has_all) && known.len() > 1 {
         checker.warn(at, "has \"*/*\", which stands for all hosts: the others have no effect");
     }
+}
+
+/// Indexes of hosts that another one before has already; `.` stands for `own`,
+/// if that is known.
+pub(in crate::kind) fn double(hosts: &[String], own: Option<&str>) -> BTreeSet<usize> {
+    let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut double = BTreeSet::new();
+    for (index, text) in hosts.iter().enumerate() {
+        let Some((namespace, host)) = text.split_once('/').filter(|(of, _)| !of.starts_with('~')) else {
+            continue;
+        };
+        let namespace = own.filter(|_| namespace == ".").unwrap_or(namespace);
+        let before = known.entry(namespace).or_default();
+        if before.contains(host) || before.contains("*") || (host == "*" && !before.is_empty()) {
+            double.insert(index);
+        }
+        before.insert(host);
+    }
+    double
 }
 
 fn host(field: &str, namespace: &str, host: &str, checker: &mut Checker) {

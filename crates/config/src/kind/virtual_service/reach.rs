@@ -1,11 +1,22 @@
 //! Warnings for rules that no request or connection ever comes to.
 
+use std::collections::BTreeMap;
+
 use proto::istio::networking::v1alpha3::string_match::MatchType;
 use proto::istio::networking::v1alpha3::{HttpMatchRequest, HttpRoute, StringMatch, VirtualService};
 
 use crate::validate::Checker;
 
+/// With more matches nobody is told: each is compared with all others.
+const MOST: usize = 2000;
+
 pub(super) fn check(service: &VirtualService, checker: &mut Checker) {
+    let of_http = service.http.iter().map(|rule| rule.r#match.len()).sum::<usize>();
+    let of_tcp = service.tcp.iter().map(|rule| rule.r#match.len()).sum::<usize>();
+    let of_tls = service.tls.iter().map(|rule| rule.r#match.len()).sum::<usize>();
+    if of_http.max(of_tcp).max(of_tls) > MOST {
+        return;
+    }
     let http: Vec<Vec<HttpMatchRequest>> = service
         .http
         .iter()
@@ -56,7 +67,7 @@ fn prefixes(rules: &[HttpRoute], checker: &mut Checker) {
         for (index, matcher) in rule.r#match.iter().enumerate() {
             let Some(prefix) = prefix(matcher) else { continue };
             let covering = known.iter().find(|(_, other, shorter)| {
-                prefix != *shorter && prefix.starts_with(shorter) && same_otherwise(other, matcher)
+                prefix.starts_with(shorter) && covers(other, matcher) && !is_same(other, matcher)
             });
             if let Some((before, _, shorter)) = covering {
                 let message =
@@ -75,13 +86,28 @@ fn prefix(matcher: &HttpMatchRequest) -> Option<&str> {
     }
 }
 
-/// Whether both say the same of all but the path.
-fn same_otherwise(one: &HttpMatchRequest, other: &HttpMatchRequest) -> bool {
-    let without_path = |matcher: &HttpMatchRequest| HttpMatchRequest {
-        name: String::new(),
-        stat_prefix: String::new(),
-        uri: None::<StringMatch>,
-        ..matcher.clone()
+/// Whether both say the same.
+fn is_same(one: &HttpMatchRequest, other: &HttpMatchRequest) -> bool {
+    *one == HttpMatchRequest { name: one.name.clone(), ..other.clone() }
+}
+
+/// Whether all requests that fit the second fit the first as well, but for the path.
+fn covers(one: &HttpMatchRequest, other: &HttpMatchRequest) -> bool {
+    let word = |one: &Option<StringMatch>, other: &Option<StringMatch>| one.is_none() || one == other;
+    let words = |one: &BTreeMap<String, StringMatch>, other: &BTreeMap<String, StringMatch>| {
+        one.iter().all(|(name, value)| other.get(name) == Some(value))
     };
-    without_path(one) == without_path(other)
+    let ignores_case = one.ignore_uri_case || !other.ignore_uri_case;
+    let labels = one.source_labels.iter().all(|(name, value)| other.source_labels.get(name) == Some(value));
+    ignores_case
+        && labels
+        && word(&one.scheme, &other.scheme)
+        && word(&one.method, &other.method)
+        && word(&one.authority, &other.authority)
+        && words(&one.headers, &other.headers)
+        && words(&one.without_headers, &other.without_headers)
+        && words(&one.query_params, &other.query_params)
+        && (one.port == 0 || one.port == other.port)
+        && (one.gateways.is_empty() || one.gateways == other.gateways)
+        && (one.source_namespace.is_empty() || one.source_namespace == other.source_namespace)
 }

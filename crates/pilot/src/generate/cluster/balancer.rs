@@ -17,8 +17,8 @@ use proto::istio::networking::v1alpha3::load_balancer_settings::{
 use proto::istio::networking::v1alpha3::{LoadBalancerSettings, WarmupConfiguration};
 
 use super::draft::Draft;
-use super::of_type;
 use super::policy::Policy;
+use super::{of_type, utilization};
 use crate::generate::endpoint::Setting;
 use crate::protocol::Protocol;
 use crate::scope::Scope;
@@ -86,7 +86,18 @@ pub(super) fn apply(
             });
         }
     }
-    if let Some(Balancer::ConsistentHash(hash)) = settings.and_then(|settings| settings.lb_policy.as_ref()) {
+    spread_by_hash(cluster, policy);
+    if let Some(Balancer::BackendUtilization(wanted)) =
+        settings.and_then(|settings| settings.lb_policy.as_ref())
+    {
+        utilization::set(cluster, wanted, slow_start(settings));
+    }
+}
+
+/// Lets requests of one hash go to one endpoint, where the settings say so.
+pub(in crate::generate) fn spread_by_hash(cluster: &mut Cluster, policy: &Policy<'_>) {
+    let balancer = policy.load_balancer.and_then(|settings| settings.lb_policy.as_ref());
+    if let Some(Balancer::ConsistentHash(hash)) = balancer {
         set_hash(cluster, hash);
     }
 }

@@ -14,6 +14,7 @@ use proto::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use proto::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 
 use super::draft::Draft;
+use crate::generate::message::address;
 use crate::protocol::Protocol;
 use crate::scope::Scope;
 use crate::snapshot::Service;
@@ -24,6 +25,8 @@ const CARES: &str = "envoy.network.dns_resolver.cares";
 const QUERIES: u32 = 100;
 /// Spread of the times between two queries (`PILOT_DNS_JITTER_DURATION`).
 const JITTER: prost_types::Duration = prost_types::Duration { seconds: 0, nanos: 100_000_000 };
+/// Name of the cache of addresses of hosts that no service names.
+const UNKNOWN: &str = "allow_any_dfp_dns_cache";
 /// Name of the cluster type that resolves the name in each request.
 const DYNAMIC: &str = "envoy.clusters.dynamic_forward_proxy";
 
@@ -64,6 +67,11 @@ pub(super) fn names_hosts(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Tls)
 }
 
+/// Whether requests of a protocol can be read.
+pub(in crate::generate) fn names_requests(protocol: Protocol) -> bool {
+    names_hosts(protocol) && protocol.is_http()
+}
+
 /// The cache of addresses of a wildcard service, which filters share with its clusters.
 pub(in crate::generate) fn cache(scope: Scope<'_>, host: &str) -> DnsCacheConfig {
     DnsCacheConfig {
@@ -71,6 +79,34 @@ pub(in crate::generate) fn cache(scope: Scope<'_>, host: &str) -> DnsCacheConfig
         dns_lookup_family: family(scope).into(),
         ..DnsCacheConfig::default()
     }
+}
+
+/// The cache of addresses of hosts that no service names. A proxy that answers
+/// its workload's DNS queries asks itself, so that both get the same answers.
+pub(in crate::generate) fn unknown(scope: Scope<'_>) -> DnsCacheConfig {
+    let resolver = || {
+        let (host, port) = dns_proxy(scope.proxy.says("DNS_PROXY_ADDR"));
+        let resolvers = vec![address(&host, port)];
+        let config = CaresDnsResolverConfig { resolvers, ..CaresDnsResolverConfig::default() };
+        TypedExtensionConfig { name: CARES.into(), typed_config: Some(Any::pack(&config)) }
+    };
+    DnsCacheConfig {
+        name: UNKNOWN.into(),
+        dns_lookup_family: family(scope).into(),
+        max_hosts: Some(scope.snapshot.settings.features.dynamic_dns_max_hosts),
+        typed_dns_resolver_config: scope.proxy.dns_capture.then(resolver),
+        ..DnsCacheConfig::default()
+    }
+}
+
+/// Where a proxy answers DNS queries; where agents do by default when it says no address.
+fn dns_proxy(text: &str) -> (String, u16) {
+    let parts = text.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = if host == "localhost" { "127.0.0.1" } else { host };
+        Some((host.parse::<IpAddr>().ok()?.to_string(), port.parse().ok()?))
+    });
+    parts.unwrap_or_else(|| ("127.0.0.1".to_owned(), names::port::AGENT_DNS))
 }
 
 /// Makes it a cluster that resolves the name in each request.

@@ -10,7 +10,7 @@ use proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 
-use super::of_type;
+use super::{dns, of_type};
 use crate::protocol::Protocol;
 
 /// Key of the HTTP options of a cluster.
@@ -95,6 +95,15 @@ impl Draft {
 
     /// The finished cluster.
     pub(super) fn finish(mut self) -> Cluster {
+        // Envoy asks for and checks the names of a cluster that resolves them by itself,
+        // but not where there are options that do not say so: those it refuses.
+        let is_unchecked = self.options.as_ref().is_some_and(|options| {
+            let names = options.upstream_http_protocol_options.as_ref();
+            !names.is_some_and(|names| names.auto_sni && names.auto_san_validation)
+        });
+        if self.is_dynamic() && is_unchecked {
+            dns::allow_insecure(&mut self);
+        }
         if let Some(mut options) = self.options {
             // Envoy refuses options that do not say which protocol to use.
             options

@@ -9,9 +9,12 @@ use proto::envoy::config::core::v3::{
 use proto::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
+use proto::istio::networking::v1alpha3::ConnectionPoolSettings;
+use proto::istio::networking::v1alpha3::client_tls_settings::TlSmode as TlsMode;
 
 use super::draft::{Draft, use_downstream};
-use super::{base, header_case, of_type, pool, stat};
+use super::secure::Security;
+use super::{base, dns, header_case, of_type, pool, stat};
 use crate::generate::message::{seconds, socket_address};
 use crate::generate::tls;
 use crate::scope::Scope;
@@ -36,6 +39,21 @@ pub(super) fn passthrough(scope: Scope<'_>) -> Cluster {
     original(scope, cluster_name::PASSTHROUGH)
 }
 
+/// Leads requests to the host that they name, where no service has that name.
+pub(super) fn dynamic(scope: Scope<'_>) -> Cluster {
+    let mesh = &scope.snapshot.mesh;
+    let settings = mesh.outbound_traffic_policy.as_ref().and_then(|policy| policy.tls.as_ref());
+    let settings = settings.filter(|tls| tls.mode() != TlsMode::Disable);
+    let mut draft = Draft::new(base(scope, cluster_name::DYNAMIC_DNS.into()));
+    dns::set_dynamic(&mut draft.cluster, dns::unknown(scope), settings.is_none());
+    set_any_protocol(scope, &mut draft);
+    pool::apply(&mut draft, mesh, Some(&ConnectionPoolSettings::default()), None);
+    let security =
+        Security { scope, service: None, rule: None, identities: &[], settings, sni: "", is_auto: false };
+    security.apply(&mut draft);
+    draft.finish()
+}
+
 /// Leads to ports of the workload that no service declares.
 pub(super) fn inbound_passthrough(scope: Scope<'_>) -> Cluster {
     let mut cluster = original(scope, cluster_name::INBOUND_PASSTHROUGH);
@@ -52,13 +70,18 @@ fn original(scope: Scope<'_>, name: &str) -> Cluster {
         lb_policy: LbPolicy::ClusterProvided.into(),
         ..base(scope, name.into())
     });
+    set_any_protocol(scope, &mut draft);
+    let defaults = mesh.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.as_ref());
+    pool::apply(&mut draft, mesh, defaults, None);
+    draft.finish()
+}
+
+/// The client's protocol, for servers of which nothing is known.
+fn set_any_protocol(scope: Scope<'_>, draft: &mut Draft) {
     let options = draft.options();
     options.common_http_protocol_options =
         Some(CommonOptions { idle_timeout: seconds(300), ..CommonOptions::default() });
     options.upstream_protocol_options = Some(use_downstream(header_case::options(scope)));
-    let defaults = mesh.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.as_ref());
-    pool::apply(&mut draft, mesh, defaults, None);
-    draft.finish()
 }
 
 /// The source of connections to the proxy's own workload. `knows_both`: for

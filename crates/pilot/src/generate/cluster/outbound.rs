@@ -15,6 +15,7 @@ use super::draft::Draft;
 use super::policy::{self, Policy};
 use super::secure::{self, Security, identities};
 use super::{balancer, base, dns, header_case, of_type, outlier, pool, stat};
+use crate::finding::{Topic, origin};
 use crate::generate::endpoint;
 use crate::generate::message::{ads, api_path, metadata, service_list, structure, text};
 use crate::protocol::Protocol;
@@ -25,11 +26,23 @@ use crate::snapshot::{Port, Resolution, Service};
 
 /// Clusters of all services that the proxy sees.
 pub(super) fn clusters(scope: Scope<'_>) -> Vec<Cluster> {
-    let mut clusters: Vec<Cluster> =
-        scope.services().flat_map(|service| of_service(scope, service)).collect();
+    let mut clusters: Vec<Cluster> = Vec::new();
     // Envoy takes a name once; the oldest service has it.
     let mut names = BTreeSet::new();
-    clusters.retain(|cluster| names.insert(cluster.name.clone()));
+    for service in scope.services() {
+        for cluster in of_service(scope, service) {
+            if names.insert(cluster.name.clone()) {
+                clusters.push(cluster);
+                continue;
+            }
+            scope.note(Topic::DuplicateCluster, cluster.name.clone(), Some(origin(service)), || {
+                format!(
+                    "cluster {} stands for an older service of that name: this one gets none",
+                    cluster.name
+                )
+            });
+        }
+    }
     clusters
 }
 
@@ -75,14 +88,10 @@ impl<'a> Maker<'a> {
         Self { scope, service, rule, identities, is_untouched }
     }
 
-    fn is_dynamic(&self) -> bool {
-        self.service.resolution == Resolution::DynamicDns && self.service.host.is_wildcard()
-    }
-
     fn clusters(&self) -> Vec<Cluster> {
         let mut clusters = Vec::new();
         for port in self.service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
-            if self.is_dynamic() && (self.is_untouched || !dns::names_hosts(port.protocol)) {
+            if self.service.is_dynamic() && (self.is_untouched || !dns::names_hosts(port.protocol)) {
                 continue;
             }
             let rule = self.rule.and_then(|rule| rule.policy.as_ref());
@@ -91,7 +100,7 @@ impl<'a> Maker<'a> {
             let Some(main) = self.cluster(target) else { continue };
             let is_original = main.is_original();
             clusters.push(main.finish());
-            if self.is_dynamic() {
+            if self.service.is_dynamic() {
                 continue;
             }
             for subset in self.rule.iter().flat_map(|rule| &rule.subsets) {
@@ -133,18 +142,20 @@ impl<'a> Maker<'a> {
         let name = if self.is_untouched { full.sni() } else { full.to_string() };
 
         let mut draft = Draft::new(base(scope, name.clone()));
-        if !mesh.outbound_cluster_stat_name.is_empty() && !self.is_dynamic() {
+        if !mesh.outbound_cluster_stat_name.is_empty() && !self.service.is_dynamic() {
             let pattern = &mesh.outbound_cluster_stat_name;
             draft.cluster.alt_stat_name =
                 stat::name(&stat::by_pattern(pattern, service, port, subset_name, 0));
         }
         draft.cluster.metadata = self.describe(target);
-        if self.is_dynamic() {
+        if self.service.is_dynamic() {
             let cache = dns::cache(scope, service.host.as_str());
             dns::set_dynamic(&mut draft.cluster, cache, false);
         } else {
             draft.cluster.cluster_discovery_type = of_type(kind);
-            let keeps_draining = subset.is_none() && !self.is_untouched && service.has_sessions();
+            let sessions_of = &scope.snapshot.settings.features.session_labels;
+            let has_sessions = sessions_of.has_sessions(&service.labels);
+            let keeps_draining = subset.is_none() && !self.is_untouched && has_sessions;
             draft.cluster.common_lb_config = Some(CommonLbConfig {
                 override_host_status: keeps_draining.then(sessions),
                 ..CommonLbConfig::default()
@@ -161,6 +172,11 @@ impl<'a> Maker<'a> {
                     };
                     let assignment = endpoint::listed(scope, &name, &wanted);
                     if assignment.endpoints.is_empty() {
+                        scope.note(Topic::NothingToResolve, name.clone(), Some(origin(service)), || {
+                            format!(
+                                "cluster {name} has no names to resolve and is left out: no endpoint fits"
+                            )
+                        });
                         return None;
                     }
                     let mut localities = assignment.endpoints.iter();
@@ -203,7 +219,7 @@ impl<'a> Maker<'a> {
         let sni = if draft.is_dynamic() { String::new() } else { name.sni() };
         let security = Security {
             scope,
-            service,
+            service: Some(service),
             rule: self.rule,
             identities: if draft.is_dynamic() { &[] } else { &self.identities },
             settings: target.policy.tls,
@@ -220,7 +236,7 @@ impl<'a> Maker<'a> {
         let mut fields = structure([]);
         let mut add = |key: &str, value: Value| fields.fields.insert(key.into(), value);
         // Which service a dynamic cluster is for is only known by the request.
-        if !self.is_dynamic() {
+        if !self.service.is_dynamic() {
             add("services", service_list(std::iter::once(self.service)));
         }
         if let Some(rule) = self.rule {

@@ -32,7 +32,7 @@ fn limit(number: i32) -> Option<u32> {
 }
 
 /// Whether all requests travel over HTTP/2 though the port does not say so.
-pub(super) fn upgrades_to_http2(
+pub(in crate::generate) fn upgrades_to_http2(
     pool: Option<&ConnectionPoolSettings>,
     mesh: &MeshConfig,
     protocol: Protocol,

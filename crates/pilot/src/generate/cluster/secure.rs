@@ -48,7 +48,8 @@ pub(in crate::generate) fn identities(scope: Scope<'_>, service: &Service) -> Ve
 #[derive(Clone, Copy)]
 pub(super) struct Security<'a> {
     pub(super) scope: Scope<'a>,
-    pub(super) service: &'a Service,
+    /// `None` for servers that no service names.
+    pub(super) service: Option<&'a Service>,
     pub(super) rule: Option<&'a Rule>,
     /// Who the servers may be.
     pub(super) identities: &'a [String],
@@ -115,7 +116,9 @@ impl<'a> Security<'a> {
         match (settings.mode(), own) {
             (TlsMode::Disable, _) => {}
             // Certificates of the proxy's own stand for those of the mesh.
-            (TlsMode::Mutual | TlsMode::IstioMutual, Some(source)) if !self.service.is_external => {
+            (TlsMode::Mutual | TlsMode::IstioMutual, Some(source))
+                if self.service.is_some_and(|service| !service.is_external) =>
+            {
                 self.originate(draft, Origin { source, is_mutual: true, ..origin });
             }
             (TlsMode::IstioMutual, _) => {
@@ -180,7 +183,8 @@ impl<'a> Security<'a> {
         }
         origin.is_http2 = draft.http2().is_some();
         set_automatic(draft, origin.sni, origin.trusts_all, !origin.names.is_empty());
-        if self.service.registry == Registry::External && origin.names.is_empty() {
+        let registry = self.service.map(|service| service.registry);
+        if registry == Some(Registry::External) && origin.names.is_empty() {
             origin.names = self.identities;
         }
         match tls::client::origin(self.scope, &origin) {

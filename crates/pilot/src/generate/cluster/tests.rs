@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use config::{Store, yaml};
 use mesh::MeshConfig;
 use proto::envoy::config::cluster::v3::Cluster;
 use proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy};
@@ -56,12 +55,7 @@ const SIDECAR: Case =
 
 /// The shared clusters of a proxy.
 fn clusters(case: &Case, rules: &str) -> Vec<Cluster> {
-    let contents = yaml::read("mesh.yaml", &format!("{OBJECTS}---\n{rules}"));
-    assert!(!contents.has_errors(), "{:?}", contents.problems);
-    let mut store = Store::default();
-    for object in contents.objects {
-        store.apply(Arc::new(object));
-    }
+    let store = crate::testing::store(&format!("{OBJECTS}---\n{rules}"));
     let mesh = MeshConfig::from_yaml(case.mesh).unwrap();
     let snapshot = Snapshot::build(&store, &crate::Settings::new(Arc::new(mesh), "Kubernetes"));
     let text = |text: &str| prost_types::Value {

@@ -8,7 +8,7 @@ use proto::envoy::config::endpoint::v3::{
     Endpoint as ApiEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
 
-use super::group::{self, Group, Member, Target};
+use super::group::{Group, Member, Target};
 use crate::generate::message::{self, metadata, structure, text};
 use crate::snapshot::Endpoint;
 use crate::snapshot::endpoint::Health;
@@ -32,15 +32,15 @@ fn locality(group: &Group<'_>) -> LocalityLbEndpoints {
 }
 
 fn member(member: &Member<'_>) -> LbEndpoint {
-    let (health, workload, endpoint) = match member.target {
-        Target::Direct(endpoint) => (group::health(endpoint), endpoint.workload.clone(), direct(endpoint)),
+    let (workload, endpoint) = match member.target {
+        Target::Direct(endpoint) => (endpoint.workload.clone(), direct(endpoint)),
         Target::Gateway(gateway) => {
             let address = message::address(&gateway.address.to_string(), gateway.port);
             let endpoint = ApiEndpoint { address: Some(address), ..ApiEndpoint::default() };
-            (Health::Unknown, format!(";;;;{}", gateway.cluster), endpoint)
+            (format!(";;;;{}", gateway.cluster), endpoint)
         }
     };
-    let health = match health {
+    let health = match member.health {
         Health::Unknown => HealthStatus::Unknown,
         Health::Healthy => HealthStatus::Healthy,
         Health::Unhealthy | Health::Terminating => HealthStatus::Unhealthy,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use names::label;
 
+use crate::settings::SessionLabels;
 use crate::snapshot::Endpoint;
 use crate::snapshot::endpoint::{Health, Locality};
 use crate::snapshot::network::Gateway;
@@ -21,13 +22,14 @@ pub(super) enum Target<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Member<'a> {
     pub(super) target: Target<'a>,
+    pub(super) health: Health,
     pub(super) weight: u32,
     pub(super) accepts_mtls: bool,
 }
 
 impl<'a> Member<'a> {
-    pub(super) fn direct(endpoint: &'a Endpoint, accepts_mtls: bool) -> Self {
-        Self { target: Target::Direct(endpoint), weight: endpoint.weight, accepts_mtls }
+    pub(super) fn direct(endpoint: &'a Endpoint, health: Health, accepts_mtls: bool) -> Self {
+        Self { target: Target::Direct(endpoint), health, weight: endpoint.weight, accepts_mtls }
     }
 
     pub(super) fn has_address(&self) -> bool {
@@ -92,8 +94,8 @@ pub(super) fn close_gaps(groups: &mut [Group<'_>]) {
 }
 
 /// The state of an endpoint; a label on its workload says that it ends.
-pub(super) fn health(endpoint: &Endpoint) -> Health {
-    let is_draining = endpoint.labels.get(label::DRAINING).is_some_and(|value| !value.is_empty());
+pub(super) fn health(labels: &SessionLabels, endpoint: &Endpoint) -> Health {
+    let is_draining = labels.is_draining(&endpoint.labels);
     let is_over = endpoint.health == Health::Terminating;
     if is_draining && !is_over { Health::Draining } else { endpoint.health }
 }

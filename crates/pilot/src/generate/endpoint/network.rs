@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::group::{Group, Member, Target};
 use crate::proxy::Proxy;
 use crate::snapshot::Endpoint;
+use crate::snapshot::endpoint::Health;
 use crate::snapshot::network::{Gateway, Networks};
 
 /// Puts gateways in the place of endpoints that the proxy does not reach
@@ -39,6 +40,7 @@ pub(super) fn split<'a>(networks: &'a Networks, proxy: &Proxy, group: &mut Group
     }
     members.extend(weights.into_iter().map(|(gateway, weight)| Member {
         target: Target::Gateway(gateway),
+        health: Health::Unknown,
         weight: weight.max(1),
         accepts_mtls: true,
     }));

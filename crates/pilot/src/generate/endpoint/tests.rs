@@ -1,6 +1,5 @@
 use std::sync::Arc;
 
-use config::{Store, yaml};
 use proto::envoy::config::core::v3::{HealthStatus, Locality, Node, address};
 use proto::envoy::config::endpoint::v3::{LbEndpoint, LocalityLbEndpoints, lb_endpoint};
 
@@ -35,12 +34,7 @@ fn rule(policy: &str) -> String {
 }
 
 fn snapshot(texts: &[&str], settings: &Settings) -> Snapshot {
-    let contents = yaml::read("mesh.yaml", &texts.join("\n---\n"));
-    assert!(!contents.has_errors(), "{:?}", contents.problems);
-    let mut store = Store::default();
-    for object in contents.objects {
-        store.apply(Arc::new(object));
-    }
+    let store = crate::testing::store(&texts.join("\n---\n"));
     Snapshot::build(&store, settings)
 }
 
@@ -327,6 +321,46 @@ fn clusters_by_server_name_have_servers_with_mutual_tls_only() {
     let groups = assigned(&snapshot, &proxy(&[]), "outbound_.80_._.web.shop.svc.cluster.local");
     let all: Vec<String> = groups.iter().flat_map(|group| &group.lb_endpoints).map(address).collect();
     assert_eq!(all, ["10.2.0.1"]);
+}
+
+#[test]
+fn the_own_cluster_has_workloads_of_the_same_name_roll_out_and_region() {
+    const KIN: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: kin, namespace: default}
+spec:
+  hosts: [kin.example]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  workloadSelector: {labels: {app: kin}}
+";
+    let entry = |last: u8, workload: &str, locality: &str, more: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n\
+             metadata: {{name: kin-{last}, namespace: default, labels: {{service.istio.io/workload-name: {workload}}}}}\n\
+             spec: {{address: 10.1.1.{last}, locality: {locality}, labels: {{app: kin{more}}}}}\n"
+        )
+    };
+    let texts = [
+        KIN.to_owned(),
+        entry(1, "b", "r1/z1", ""),
+        entry(2, "b", "r1/z2", ""),
+        entry(3, "c", "r1/z2", ""),
+        entry(4, "b", "r2/z1", ""),
+        entry(5, "b", "r1/z1", ", pod-template-hash: next"),
+        // Calls to the service are shared out otherwise; that is not of interest here.
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: kin, namespace: default}\n\
+         spec: {host: kin.example, trafficPolicy: {outlierDetection: {interval: 1s}}}\n"
+            .to_owned(),
+    ];
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let snapshot = snapshot(&texts, &settings(""));
+    let own = assigned(&snapshot, &proxy(&[("WORKLOAD_NAME", "b")]), own::CLUSTER);
+    assert_eq!(brief(&own), [group(0, 1, &["10.1.1.1"]), group(0, 1, &["10.1.1.2"])]);
+    // Without a service there is nobody to know.
+    let alone = self::snapshot(&texts[1..], &settings(""));
+    assert!(assigned(&alone, &proxy(&[("WORKLOAD_NAME", "b")]), own::CLUSTER).is_empty());
 }
 
 #[test]

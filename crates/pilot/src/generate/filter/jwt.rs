@@ -27,7 +27,7 @@ use crate::rbac::JWT_PAYLOAD;
 use crate::scope::Scope;
 use crate::settings::{KeyFetch, Settings};
 use crate::snapshot::Snapshot;
-use crate::snapshot::jwt::key_uri;
+use crate::snapshot::jwt::{host_and_port, key_uri};
 
 /// A public key without a private one, for issuers whose keys are not known:
 /// no token can be made that it accepts. Its `x` is the SHA-256 of a sentence,
@@ -194,23 +194,6 @@ fn remote(rule: &JwtRule, snapshot: &Snapshot) -> Option<RemoteJwks> {
         cache_duration: seconds(300),
         ..RemoteJwks::default()
     })
-}
-
-/// The host and the port of a URI, which may have none of its own.
-fn host_and_port(uri: &str) -> Option<(&str, u16)> {
-    let (scheme, rest) = uri.split_once("://")?;
-    let default = match scheme {
-        "http" => 80,
-        "https" => 443,
-        _ => return None,
-    };
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let authority = authority.rsplit('@').next()?;
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
-        _ => (authority, default),
-    };
-    (!host.is_empty()).then_some((host, port))
 }
 
 /// The keys of an issuer: those of the rule, or those that were fetched. With

@@ -13,7 +13,7 @@ use crate::generate::filter::{Direction, Place};
 use crate::generate::message::{api_path, metadata, structure};
 use crate::scope::{Egress, Scope};
 use crate::snapshot::virtual_service::{Entry, MESH_GATEWAY};
-use crate::snapshot::{Port, Resolution, Service};
+use crate::snapshot::{Port, Service};
 
 /// Where chains are for.
 #[derive(Clone, Copy)]
@@ -155,8 +155,7 @@ fn holds(site: Site<'_>, rule: &Static<'_>) -> bool {
 /// Whether only the server name tells a service from others of its listener;
 /// `address` is the service's own, if it has one.
 pub(super) fn needs_name(service: &Service, address: Option<&str>, takes_any: bool) -> bool {
-    let is_dynamic = service.host.is_wildcard() && service.resolution == Resolution::DynamicDns;
-    is_dynamic || address.map_or(takes_any, |address| address.contains('/'))
+    service.is_dynamic() || address.map_or(takes_any, |address| address.contains('/'))
 }
 
 /// Server names of a service: its own, and those that stand for it in every

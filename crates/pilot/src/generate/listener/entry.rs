@@ -74,7 +74,7 @@ impl Entry {
     }
 
     /// Envoy knows MongoDB's and MySQL's first bytes from nothing else.
-    fn tolerates(&self, protocol: Protocol) -> bool {
+    pub(super) fn tolerates(&self, protocol: Protocol) -> bool {
         let is_alone = |protocol| matches!(protocol, Protocol::Mongo | Protocol::MySql);
         let own = match self.kind {
             Kind::Auto => Protocol::Auto,
@@ -99,8 +99,9 @@ impl Entries {
     }
 
     /// Adds a listener with its chains, or the chains to one that is there.
-    pub(super) fn add(&mut self, mut entry: Entry, chains: Vec<Draft>) {
-        let Some(bind) = entry.binds.first() else { return };
+    /// Whether something of them was left out.
+    pub(super) fn add(&mut self, mut entry: Entry, chains: Vec<Draft>) -> bool {
+        let Some(bind) = entry.binds.first() else { return false };
         let key = (bind.clone(), entry.port);
         match self.0.get_mut(&key) {
             // A listener of bytes and requests takes the place of one of requests.
@@ -108,11 +109,13 @@ impl Entries {
                 if known.kind != entry.kind {
                     known.kind = Kind::Auto;
                 }
-                draft::merge(&mut known.chains, chains);
+                draft::merge(&mut known.chains, chains)
             }
             _ => {
+                // What a service says twice itself is no conflict.
                 draft::merge(&mut entry.chains, chains);
                 self.0.insert(key, entry);
+                false
             }
         }
     }

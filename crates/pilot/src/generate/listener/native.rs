@@ -17,7 +17,6 @@ use crate::generate::filter::{Direction, Place};
 use crate::generate::message::{network_filter, seconds};
 use crate::protocol::Protocol;
 use crate::scope::Scope;
-use crate::snapshot::Resolution;
 
 const MYSQL: &str = "envoy.filters.network.mysql_proxy";
 
@@ -82,10 +81,8 @@ pub(super) const NAME_FILTER: &str = "envoy.extensions.filters.network.sni_dynam
 /// Asks DNS for the name that a connection's TLS greeting bears, for a service
 /// whose wildcard stands for names that nobody lists.
 pub(super) fn name_filter(scope: Scope<'_>, place: Place<'_>) -> Option<Filter> {
-    let service = place.service.filter(|_| place.direction == Direction::Outbound)?;
-    if !service.host.is_wildcard() || service.resolution != Resolution::DynamicDns {
-        return None;
-    }
+    let is_outbound = place.direction == Direction::Outbound;
+    let service = place.service.filter(|service| is_outbound && service.is_dynamic())?;
     let config = FilterConfig {
         dns_cache_config: Some(dns::cache(scope, service.host.as_str())),
         port_specifier: Some(PortSpecifier::PortValue(place.port.into())),

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use names::port as ports;
 use proto::envoy::config::core::v3::TrafficDirection;
-use proto::envoy::config::listener::v3::Listener;
+use proto::envoy::config::listener::v3::{FilterChain, Listener};
 
 use super::bytes::{self, Site, needs_name};
-use super::chain::{PLAIN_HTTP, black_hole, chain, http as with_extensions, matching, unknown};
+use super::chain::{
+    PLAIN_HTTP, black_hole, chain, http as with_extensions, http_inspector, matching, unknown,
+};
 use super::draft::Draft;
 use super::entry::{self, Entries, Entry, Kind};
 use super::{base, bind, port_of};
+use crate::finding::{Topic, origin};
 use crate::generate::filter::{Direction, Place, access_log};
 use crate::generate::{http, route};
 use crate::protocol::Protocol;
@@ -30,11 +33,27 @@ pub(super) fn catch_all(scope: Scope<'_>) -> Listener {
     listener.transparent = (scope.proxy.interception == Interception::Tproxy).then_some(true);
     listener.max_connections_to_accept_per_socket_event = Some(1);
     listener.access_log = access_log::listener(scope, Direction::Outbound);
-    listener.filter_chains = vec![
-        chain("virtualOutbound-blackhole", Some(loops), black_hole(scope, Direction::Outbound)),
-        chain("virtualOutbound-catchall-tcp", None, unknown(scope)),
-    ];
+    listener.filter_chains =
+        vec![chain("virtualOutbound-blackhole", Some(loops), black_hole(scope, Direction::Outbound))];
+    if scope.resolves_unknown() {
+        listener.filter_chains.push(by_host(scope));
+        listener.listener_filters.push(http_inspector());
+        // Servers that speak first are waited for; Istio waits as long as Envoy does by itself.
+        if scope.snapshot.mesh.protocol_detection_timeout.is_some_and(|time| time != Default::default()) {
+            super::set_detection_timeout(scope, &mut listener);
+        }
+    }
+    listener.filter_chains.push(chain("virtualOutbound-catchall-tcp", None, unknown(scope)));
     listener
+}
+
+/// The chain for requests to hosts that no service names: they go where DNS says
+/// that the host is.
+fn by_host(scope: Scope<'_>) -> FilterChain {
+    let place = Place::new(Direction::Outbound, Protocol::Http, 0, None);
+    let routes = route::of_unknown(scope);
+    let manager = http::unknown(scope, place, "outbound_virtualOutbound_allow_any_dynamic_dns", routes);
+    chain("virtualOutbound-catchall-tcp-http", Some(matching(None, "", PLAIN_HTTP)), vec![manager])
 }
 
 /// The mesh's port for requests to an HTTP proxy, where it has one.
@@ -194,7 +213,10 @@ fn add(
     let Some(kind) = Kind::of(port.protocol) else { return };
     let Some(bind) = binds.first().cloned() else { return };
     let known = entries.get(&bind, port.number);
-    if known.is_some_and(|known| !known.is_open_to(kind, port.protocol)) {
+    if let Some(known) = known.filter(|known| !known.is_open_to(kind, port.protocol)) {
+        if !known.is_locked && !known.tolerates(port.protocol) {
+            conflict(way, service, port, &bind);
+        }
         return;
     }
     let takes_any = bind == way.any;
@@ -222,7 +244,20 @@ fn add(
         is_locked: false,
         chains: Vec::new(),
     };
-    entries.add(entry, chains);
+    if entries.add(entry, chains) {
+        conflict(way, service, port, &bind);
+    }
+}
+
+/// Tells that a service does not get all the connections that it wants.
+fn conflict(way: &Way<'_>, service: &Service, port: &Port, bind: &str) {
+    let (host, number, protocol) = (&service.host, port.number, port.protocol);
+    way.scope.note(Topic::OutboundListener, format!("{bind}_{number}"), Some(origin(service)), || {
+        format!(
+            "listener {bind}_{number} is taken by an older service in part or whole: connections to port {number} \
+             ({protocol:?}) of {host} go there; give {host} an address or a port of its own"
+        )
+    });
 }
 
 /// The chain for requests.

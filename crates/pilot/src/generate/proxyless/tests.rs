@@ -1,6 +1,3 @@
-use std::sync::Arc;
-
-use config::{Store, yaml};
 use proto::envoy::config::core::v3::Node;
 use proto::envoy::config::listener::v3::filter::ConfigType;
 use proto::envoy::config::route::v3::route_action::ClusterSpecifier;
@@ -41,13 +38,7 @@ fn snapshot() -> Snapshot {
 }
 
 fn snapshot_with(more: &str) -> Snapshot {
-    let contents = yaml::read("mesh.yaml", &format!("{OBJECTS}{more}"));
-    assert!(!contents.has_errors(), "{:?}", contents.problems);
-    let mut store = Store::default();
-    for object in contents.objects {
-        store.apply(Arc::new(object));
-    }
-    Snapshot::build(&store, &crate::Settings::new(Arc::default(), "Kubernetes"))
+    crate::testing::snapshot(&format!("{OBJECTS}{more}"))
 }
 
 fn proxy() -> Proxy {
@@ -146,4 +137,71 @@ spec: {{action: {action}, rules: [{{}}]}}
     assert_eq!(filters(&["DENY", "ALLOW", "AUDIT"]), [rbac, rbac, router]);
     // Nobody can be asked, so nobody may come in.
     assert_eq!(filters(&["CUSTOM, provider: {name: p}"]), [rbac, router]);
+}
+
+const SIDECAR: &str = "
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: s}
+spec: {egress: [{hosts: [other/*]}]}
+";
+
+#[test]
+fn a_client_sees_what_its_sidecar_lists() {
+    let (snapshot, proxy) = (snapshot_with(SIDECAR), proxy());
+    let view = View::new(&snapshot, &proxy);
+    let scope = Scope::new(&snapshot, &proxy, &view);
+    let cluster = format!("outbound|7070||{HOST}");
+    assert!(listeners(scope, ["echo:7070"].into_iter()).is_empty());
+    assert!(routes(scope, [cluster.as_str()].into_iter()).is_empty());
+    assert!(clusters(scope, [cluster.as_str()].into_iter()).is_empty());
+}
+
+#[test]
+fn hashing_is_the_one_that_grpc_knows() {
+    let balance = |balancer: &str| {
+        let rule = format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+             metadata: {{name: a-hash}}\n\
+             spec: {{host: hash.default.svc.cluster.local, trafficPolicy: {{loadBalancer: {{consistentHash: {balancer}}}}}}}\n\
+             ---\napiVersion: v1\nkind: Service\nmetadata: {{name: hash}}\n\
+             spec: {{clusterIP: 10.0.0.2, ports: [{{name: grpc, port: 80}}]}}\n"
+        );
+        let (snapshot, proxy) = (snapshot_with(&rule), proxy());
+        let view = View::new(&snapshot, &proxy);
+        let names = ["outbound|80||hash.default.svc.cluster.local"];
+        clusters(Scope::new(&snapshot, &proxy, &view), names.into_iter()).remove(0)
+    };
+    let ring = balance("{httpHeaderName: x-user, ringHash: {minimumRingSize: 9}}");
+    assert_eq!(ring.lb_policy(), LbPolicy::RingHash);
+    assert!(ring.lb_config.is_some());
+    let maglev = balance("{httpHeaderName: x-user, maglev: {tableSize: 65537}}");
+    assert_eq!((maglev.lb_policy(), maglev.lb_config), (LbPolicy::RingHash, None));
+}
+
+#[test]
+fn tls_that_grpc_cannot_begin_is_told() {
+    let rule = |mode: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: tls}}\n\
+             spec: {{host: web.example, trafficPolicy: {{tls: {mode}}}}}\n\
+             ---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: web}}\n\
+             spec: {{hosts: [web.example], resolution: STATIC, endpoints: [{{address: 1.2.3.4}}], \
+             ports: [{{number: 443, name: grpc, protocol: GRPC}}]}}\n"
+        )
+    };
+    let told = |mode: &str| {
+        let (snapshot, proxy) = (snapshot_with(&rule(mode)), proxy());
+        let view = View::new(&snapshot, &proxy);
+        without_tls(Scope::new(&snapshot, &proxy, &view), &["outbound|443||web.example".into()].into())
+    };
+    for (settings, mode) in
+        [("{mode: SIMPLE}", "SIMPLE"), ("{mode: MUTUAL, clientCertificate: /a, privateKey: /b}", "MUTUAL")]
+    {
+        let found = told(settings);
+        assert_eq!((found.len(), found[0].mode), (1, mode));
+        assert_eq!(found[0].rule, ("default".to_owned(), "tls".to_owned()));
+    }
+    assert!(told("{mode: ISTIO_MUTUAL}").is_empty() && told("{mode: DISABLE}").is_empty());
 }

@@ -7,13 +7,19 @@ use names::Hostname;
 use crate::scope::Scope;
 use crate::snapshot::{Registry, Resolution, Service};
 
-/// Names of a service.
-#[derive(Debug, Default)]
-pub(super) struct Domains {
-    /// All, in Istio's order.
-    pub(super) all: Vec<String>,
-    /// Those among them that are short for another.
-    pub(super) short: Vec<String>,
+/// A name of a host.
+#[derive(Debug)]
+pub(super) struct Domain {
+    pub(super) text: String,
+    /// Whether it is short for another.
+    pub(super) is_short: bool,
+}
+
+impl Domain {
+    /// One that is not short for another.
+    pub(super) fn full(text: String) -> Self {
+        Self { text, is_short: false }
+    }
 }
 
 /// An address as it stands in URLs.
@@ -26,23 +32,21 @@ pub(super) fn with_port(host: &str, port: u16) -> String {
     format!("{}:{port}", in_url(host))
 }
 
-/// The names of a service; where requests name their port themselves, each with
-/// that `port` too.
-pub(super) fn of_service(scope: Scope<'_>, service: &Service, port: Option<u16>) -> Domains {
-    let mut domains = Domains::default();
+/// The names of a service, in Istio's order; where requests name their port
+/// themselves, each with that `port` too.
+pub(super) fn of_service(scope: Scope<'_>, service: &Service, port: Option<u16>) -> Vec<Domain> {
+    let mut domains = Vec::with_capacity(8);
     for host in std::iter::once(&service.host).chain(&service.aliases) {
-        push(&mut domains.all, host.as_str(), port);
-        let short = short(scope, host, port);
-        domains.all.extend_from_slice(&short);
-        domains.short.extend(short);
+        push(host.as_str(), port, |text| domains.push(Domain::full(text)));
+        short(scope, host, port, |text| domains.push(Domain { text, is_short: true }));
     }
     if service.resolution == Resolution::Passthrough && service.registry == Registry::Kubernetes {
         // Each workload has a name of its own below the service's.
-        let below: Vec<String> = domains.all.iter().map(|domain| format!("*.{domain}")).collect();
-        domains.all.extend(below);
+        let below: Vec<String> = domains.iter().map(|domain| format!("*.{}", domain.text)).collect();
+        domains.extend(below.into_iter().map(Domain::full));
     }
     for address in addresses(scope, service) {
-        push(&mut domains.all, &address, port);
+        push(&address, port, |text| domains.push(Domain::full(text)));
     }
     domains
 }
@@ -60,31 +64,33 @@ fn addresses(scope: Scope<'_>, service: &Service) -> Vec<String> {
     all
 }
 
-fn push(domains: &mut Vec<String>, host: &str, port: Option<u16>) {
-    domains.push(in_url(host));
-    domains.extend(port.map(|port| with_port(host, port)));
+fn push(host: &str, port: Option<u16>, mut add: impl FnMut(String)) {
+    add(in_url(host));
+    if let Some(port) = port {
+        add(with_port(host, port));
+    }
 }
 
 /// Other names of a host in the proxy's namespace: the absolute one, and shorter
 /// ones of a service of Kubernetes.
-fn short(scope: Scope<'_>, host: &Hostname, port: Option<u16>) -> Vec<String> {
-    let mut names = Vec::new();
+fn short(scope: Scope<'_>, host: &Hostname, port: Option<u16>, mut add: impl FnMut(String)) {
     let host = host.as_str();
     if host.parse::<IpAddr>().is_err() {
-        names.push(format!("{host}."));
+        add(format!("{host}."));
     }
-    names.extend(port.map(|port| format!("{host}.:{port}")));
+    if let Some(port) = port {
+        add(format!("{host}.:{port}"));
+    }
     let inside =
         host.strip_suffix(scope.snapshot.domain.as_str()).and_then(|host| host.strip_suffix(".svc."));
-    let Some((name, namespace)) = inside.and_then(|inside| inside.split_once('.')) else { return names };
+    let Some((name, namespace)) = inside.and_then(|inside| inside.split_once('.')) else { return };
     let (with_namespace, with_svc) = (format!("{name}.{namespace}"), format!("{name}.{namespace}.svc"));
     if namespace == scope.proxy.namespace {
-        push(&mut names, name, port);
-        push(&mut names, &with_svc, port);
-        push(&mut names, &with_namespace, port);
+        push(name, port, &mut add);
+        push(&with_svc, port, &mut add);
+        push(&with_namespace, port, &mut add);
     } else {
-        push(&mut names, &with_namespace, port);
-        push(&mut names, &with_svc, port);
+        push(&with_namespace, port, &mut add);
+        push(&with_svc, port, &mut add);
     }
-    names
 }

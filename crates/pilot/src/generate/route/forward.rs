@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use names::{ClusterName, Hostname};
 use prost_types::Duration;
+use proto::Any;
 use proto::envoy::config::route::v3::route_action::{
     ClusterSpecifier, HashPolicy, HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy,
 };
@@ -16,7 +17,8 @@ use proto::istio::networking::v1alpha3::{Destination, HttpRewrite, HttpRoute, Ht
 use super::header::Operations;
 use super::rule::Context;
 use super::{retry, share};
-use crate::generate::filter::alpn;
+use crate::generate::filter::alpn::{self, Upstream};
+use crate::generate::filter::session;
 use crate::generate::message::seconds;
 use crate::generate::{hash, http};
 use crate::snapshot::Service;
@@ -98,8 +100,8 @@ fn single(
     let Some(destination) = &target.destination else { return false };
     action.cluster_specifier = Some(ClusterSpecifier::Cluster(cluster(context, destination)));
     action.hash_policy = hashes(context, destination);
-    if takes_istio_mtls(context, destination) {
-        alpn::announce(context.scope, &mut route.typed_per_filter_config);
+    if let Some(upstream) = takes_istio_mtls(context, destination) {
+        alpn::announce(context.scope, &mut route.typed_per_filter_config, upstream);
     }
     !action.hash_policy.is_empty()
 }
@@ -115,9 +117,11 @@ fn weighted(
         let weighs = targets.iter().filter(|target| target.weight > 0);
         weighs.filter_map(|target| Some((target, target.destination.as_ref()?)))
     };
-    let all_announce = targets().all(|(_, destination)| takes_istio_mtls(context, destination));
-    if all_announce {
-        alpn::announce(context.scope, &mut route.typed_per_filter_config);
+    let mut announced = targets().map(|(_, destination)| takes_istio_mtls(context, destination));
+    let first = announced.next().flatten();
+    let of_all = first.filter(|_| announced.all(|other| other == first));
+    if let Some(upstream) = of_all {
+        alpn::announce(context.scope, &mut route.typed_per_filter_config, upstream);
     }
     let mut clusters = Vec::new();
     for (target, destination) in targets() {
@@ -134,8 +138,10 @@ fn weighted(
                 .map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
             ..ClusterWeight::default()
         };
-        if !all_announce && takes_istio_mtls(context, destination) {
-            alpn::announce(context.scope, &mut weight.typed_per_filter_config);
+        if of_all.is_none()
+            && let Some(upstream) = takes_istio_mtls(context, destination)
+        {
+            alpn::announce(context.scope, &mut weight.typed_per_filter_config, upstream);
         }
         clusters.push(weight);
         action.hash_policy.extend(hashes(context, destination));
@@ -144,12 +150,23 @@ fn weighted(
         Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..WeightedCluster::default() }));
 }
 
+/// How sessions of a rule's destinations are told apart: as the first of them
+/// that has any does.
+pub(super) fn session(context: Context<'_>, rule: &HttpRoute) -> Option<Any> {
+    if !context.scope.snapshot.settings.features.persistent_sessions {
+        return None;
+    }
+    let is_one = rule.route.len() == 1;
+    let targets = rule.route.iter().filter(|target| is_one || target.weight > 0);
+    let mut services = targets.filter_map(|target| service(context, target.destination.as_ref()?));
+    services.find_map(|service| session::for_route(context.scope, service))
+}
+
 /// The service that a destination means: by its name, or by one that stands for
 /// it (`ExternalName`).
 fn service<'a>(context: Context<'a>, destination: &Destination) -> Option<&'a Arc<Service>> {
     let host = Hostname::new(&destination.host);
-    let named = context.scope.service(&host);
-    named.or_else(|| context.scope.services().find(|service| service.aliases.contains(&host)))
+    context.scope.service(&host).or_else(|| context.scope.service_by_alias(&host))
 }
 
 /// The name of the service that a destination means.
@@ -164,8 +181,8 @@ fn hashes(context: Context<'_>, destination: &Destination) -> Vec<HashPolicy> {
     hash::http(context.scope, service, port, &destination.subset)
 }
 
-fn takes_istio_mtls(context: Context<'_>, destination: &Destination) -> bool {
-    service(context, destination).is_some_and(|service| {
+fn takes_istio_mtls(context: Context<'_>, destination: &Destination) -> Option<Upstream> {
+    service(context, destination).and_then(|service| {
         alpn::takes_istio_mtls(context.scope, service, port(context, destination), &destination.subset)
     })
 }

@@ -4,10 +4,13 @@
 use std::collections::BTreeMap;
 
 use names::Hostname;
+use proto::Any;
 use proto::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use proto::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
 
 use super::rule;
+use crate::generate::filter::session;
+use crate::generate::gateway::quic::{Quic, advertisement};
 use crate::generate::gateway::servers;
 use crate::generate::http;
 use crate::scope::Scope;
@@ -24,6 +27,8 @@ struct Host {
     lists: Vec<usize>,
     /// Whether plaintext is sent away to HTTPS.
     redirects: bool,
+    /// How its sessions are told apart, where a service bears its name.
+    session: Option<Any>,
 }
 
 /// Lists of routes, each made once: of one VirtualService at one gateway.
@@ -31,6 +36,8 @@ struct Host {
 struct Lists<'a> {
     made: Vec<Vec<Route>>,
     by_entry: BTreeMap<(&'a str, &'a str, &'a str), usize>,
+    /// Whether clients are told of HTTP/3.
+    has_quic: bool,
 }
 
 impl<'a> Lists<'a> {
@@ -42,7 +49,12 @@ impl<'a> Lists<'a> {
             return Some(*known);
         }
         let (port, is_tls) = (server.port, server.tls.is_some());
-        let routes = rule::routes(rule::Context { scope, entry, gateway: &gateway.id, port, is_tls });
+        let mut routes = rule::routes(rule::Context { scope, entry, gateway: &gateway.id, port, is_tls });
+        if self.has_quic {
+            for route in &mut routes {
+                route.response_headers_to_add.push(advertisement(port));
+            }
+        }
         if routes.is_empty() {
             return None;
         }
@@ -58,13 +70,15 @@ pub(in crate::generate) fn gateway(
     is_wanted: &dyn Fn(&str) -> bool,
 ) -> Vec<RouteConfiguration> {
     let servers = servers(scope);
+    let quic = Quic::of(scope);
     let names = servers.by_routes.iter().filter(|(name, _)| is_wanted(name));
-    names.map(|(name, bound)| configuration(scope, name, bound)).collect()
+    names.map(|(name, bound)| configuration(scope, name, bound, &quic)).collect()
 }
 
 /// The routes that some servers share.
-fn configuration(scope: Scope<'_>, name: &str, servers: &[Bound<'_>]) -> RouteConfiguration {
-    let mut lists = Lists::default();
+fn configuration(scope: Scope<'_>, name: &str, servers: &[Bound<'_>], quic: &Quic) -> RouteConfiguration {
+    let has_quic = servers.iter().any(|bound| quic.takes(bound.server));
+    let mut lists = Lists { has_quic, ..Lists::default() };
     let mut hosts: BTreeMap<Hostname, Host> = BTreeMap::new();
     for bound in servers {
         let Bound { gateway, server } = *bound;
@@ -75,7 +89,10 @@ fn configuration(scope: Scope<'_>, name: &str, servers: &[Bound<'_>]) -> RouteCo
             }
             let Some(list) = lists.of(scope, *bound, entry) else { continue };
             for host in shared {
-                let host = hosts.entry(host.clone()).or_insert_with(|| new(&host, server));
+                let host = hosts.entry(host.clone()).or_insert_with(|| Host {
+                    session: of_service(scope, entry, &host),
+                    ..new(&host, server)
+                });
                 host.lists.push(list);
                 host.redirects |= server.redirects();
             }
@@ -111,6 +128,18 @@ fn new(host: &Hostname, server: &Server) -> Host {
     Host { name: format!("{host}:{}", server.port), ..Host::default() }
 }
 
+/// The sessions of the service that bears a host's name, if a VirtualService leads there.
+fn of_service(scope: Scope<'_>, entry: &Entry, host: &Hostname) -> Option<Any> {
+    if !scope.snapshot.settings.features.persistent_sessions {
+        return None;
+    }
+    let targets = entry.spec.http.iter().flat_map(|rule| &rule.route);
+    let mut names = targets.filter_map(|target| target.destination.as_ref());
+    let leads_there = names.any(|destination| Hostname::new(&destination.host) == *host);
+    let service = scope.service(host).filter(|_| leads_there)?;
+    session::for_route(scope, service)
+}
+
 /// Hosts that a server and a VirtualService have in common: of two names, one
 /// of which covers the other, the narrow one.
 fn shared(server: &Server, entry: &Entry) -> Vec<Hostname> {
@@ -144,7 +173,8 @@ fn collapsed(hosts: BTreeMap<Hostname, Host>) -> Vec<(Vec<String>, Host)> {
     let mut newest: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
     for (name, host) in hosts {
         let known = newest.get(&host.lists).and_then(|index| collapsed.get_mut(*index));
-        match known.filter(|(_, known)| known.redirects == host.redirects) {
+        let is_alike = |known: &Host| known.redirects == host.redirects && known.session == host.session;
+        match known.filter(|(_, known)| is_alike(known)) {
             Some((domains, _)) => domains.push(name.to_string()),
             None => {
                 newest.insert(host.lists.clone(), collapsed.len());
@@ -161,12 +191,15 @@ fn virtual_host(scope: Scope<'_>, domains: Vec<String>, host: Host, lists: &List
     let (last, mut routes): (Vec<Route>, Vec<Route>) = all.partition(rule::is_everything);
     routes.extend(last);
     let requirement = if host.redirects { TlsRequirementType::All } else { TlsRequirementType::None };
+    let mut settings = BTreeMap::new();
+    session::set(&mut settings, host.session);
     VirtualHost {
         name: host.name,
         domains,
         routes,
         require_tls: requirement.into(),
         include_request_attempt_count: http::proxy_headers::of(scope).has_attempt_count(),
+        typed_per_filter_config: settings,
         ..VirtualHost::default()
     }
 }

@@ -1,15 +1,19 @@
 //! The virtual hosts of one port of a way out: services with the routes of the
 //! VirtualService that decides on each, and hosts that only a VirtualService knows.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use foldhash::{HashMap, HashSet};
 use names::Hostname;
-use proto::envoy::config::route::v3::{Route, VirtualHost};
 
-use super::default_route;
-use super::domains::{self, Domains};
+use super::default::Defaults;
+use super::domains::{self, Domain};
+use super::encoded::{Host, encoded};
 use super::rule::{self, Context};
+use crate::finding::{Topic, origin};
+use crate::generate::filter::session;
 use crate::generate::http;
 use crate::protocol::Protocol;
 use crate::scope::{Egress, Scope};
@@ -22,11 +26,11 @@ const HTTP_PORT: u16 = 80;
 
 /// Services by name, and the ports that requests may come to.
 struct Registry<'a> {
-    services: BTreeMap<&'a Hostname, &'a Arc<Service>>,
+    services: HashMap<&'a Hostname, &'a Arc<Service>>,
     /// Names with a wildcard.
     wildcards: Vec<&'a Hostname>,
     /// Names that stand for a service (`ExternalName`).
-    aliases: BTreeMap<&'a Hostname, &'a Arc<Service>>,
+    aliases: HashMap<&'a Hostname, &'a Arc<Service>>,
     /// `None` for all.
     port: Option<u16>,
 }
@@ -36,11 +40,14 @@ impl<'a> Registry<'a> {
         let has_port = |service: &&Arc<Service>| {
             port.is_none_or(|number| service.ports.iter().any(|port| port.number == number))
         };
-        let services: BTreeMap<_, _> =
+        let services: HashMap<_, _> =
             egress.services.iter().filter(has_port).map(|service| (&service.host, service)).collect();
         let wildcards = services.keys().copied().filter(|host| host.is_wildcard()).collect();
+        let mut named: Vec<_> =
+            services.values().copied().filter(|service| !service.aliases.is_empty()).collect();
+        named.sort_by(|a, b| a.host.cmp(&b.host));
         let aliases =
-            services.values().flat_map(|service| service.aliases.iter().map(move |alias| (alias, *service)));
+            named.into_iter().flat_map(|service| service.aliases.iter().map(move |alias| (alias, service)));
         let aliases = aliases.collect();
         Self { services, wildcards, aliases, port }
     }
@@ -79,28 +86,43 @@ impl<'a> Registry<'a> {
             }
         }
         for host in entry.hosts.iter().filter(|host| host.is_wildcard()) {
-            let mut is_any = false;
-            for (name, service) in self.services.iter().filter(|(name, _)| host.matches(name)) {
-                is_any = true;
-                let decides = egress.virtual_service(name);
+            let mut meant: Vec<_> =
+                self.services.values().filter(|service| host.matches(&service.host)).collect();
+            if meant.is_empty() {
+                others.push(host);
+            }
+            meant.sort_by(|a, b| a.host.cmp(&b.host));
+            for service in meant {
+                let decides = egress.virtual_service(&service.host);
                 if decides.is_some_and(|decides| Arc::ptr_eq(decides, entry)) {
                     services.push((*service).clone());
                 }
-            }
-            if !is_any {
-                others.push(host);
             }
         }
         (services, others)
     }
 }
 
-/// Services and other hosts that share routes on a port.
-struct Group<'a> {
+/// A service or another host on a port, with its routes.
+struct Item<'a> {
     port: u16,
-    services: Vec<Arc<Service>>,
-    others: Vec<&'a Hostname>,
-    routes: Vec<Route>,
+    name: Name<'a>,
+    /// Encoded.
+    routes: Vec<Bytes>,
+}
+
+enum Name<'a> {
+    Service(Arc<Service>),
+    Other(&'a Hostname),
+}
+
+impl Item<'_> {
+    fn host(&self) -> &Hostname {
+        match &self.name {
+            Name::Service(service) => &service.host,
+            Name::Other(host) => host,
+        }
+    }
 }
 
 /// A service as it is under another name, by which it has no address.
@@ -116,33 +138,17 @@ fn by_alias(service: &Service, alias: &Hostname) -> Arc<Service> {
 
 /// The virtual hosts of a port, by name; of all ports without one (HTTP proxy,
 /// Unix socket).
-pub(super) fn virtual_hosts(scope: Scope<'_>, egress: &Egress, port: Option<u16>) -> Vec<VirtualHost> {
-    let groups = groups(scope, egress, port);
-    let mut writer = Writer::new(scope, port, &groups);
-    let mut hosts = Vec::new();
-    for group in &groups {
-        for host in &group.others {
-            hosts.extend(writer.host(group, host, None).map(|made| (group.port, made)));
-        }
-        for service in &group.services {
-            hosts.extend(writer.host(group, &service.host, Some(service)).map(|made| (group.port, made)));
-        }
-    }
-    if port.is_none() {
-        // A name without a port means that of HTTP.
-        for (_, made) in hosts.iter_mut().filter(|(port, _)| *port != HTTP_PORT) {
-            made.domains.retain(|domain| domain.contains(':'));
-        }
-    }
-    let mut hosts: Vec<VirtualHost> =
-        hosts.into_iter().map(|(_, made)| made).filter(|made| !made.domains.is_empty()).collect();
+pub(super) fn virtual_hosts(scope: Scope<'_>, egress: &Egress, port: Option<u16>) -> Vec<Host> {
+    let items = items(scope, egress, port);
+    let mut writer = Writer::new(scope, port, &items);
+    let mut hosts: Vec<Host> = items.iter().filter_map(|item| writer.host(item)).collect();
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
     hosts
 }
 
-fn groups<'a>(scope: Scope<'a>, egress: &'a Egress, port: Option<u16>) -> Vec<Group<'a>> {
+fn items<'a>(scope: Scope<'a>, egress: &'a Egress, port: Option<u16>) -> Vec<Item<'a>> {
     let registry = Registry::new(egress, port);
-    let mut groups = Vec::new();
+    let mut items = Vec::with_capacity(egress.services.len());
     for entry in &egress.virtual_services {
         if port != Some(HTTP_PORT) && !registry.is_known_to(entry) {
             continue;
@@ -161,17 +167,22 @@ fn groups<'a>(scope: Scope<'a>, egress: &'a Egress, port: Option<u16>) -> Vec<Gr
             continue;
         }
         let context = Context { scope, entry, gateway: MESH_GATEWAY, port: port.unwrap_or(0), is_tls: false };
-        let routes = rule::routes(context);
+        let routes: Vec<Bytes> = rule::routes(context).iter().map(encoded).collect();
         if routes.is_empty() {
             continue;
         }
         for (port, services) in by_port {
-            groups.push(Group { port, services, others: others.clone(), routes: routes.clone() });
+            let others = others.iter().copied().map(Name::Other);
+            let names = others.chain(services.into_iter().map(Name::Service));
+            items.extend(names.map(|name| Item { port, name, routes: routes.clone() }));
         }
     }
-    let routed: BTreeSet<&Hostname> =
-        groups.iter().flat_map(|group| &group.services).map(|service| &service.host).collect();
-    let mut default = Vec::new();
+    let service = |item: &Item<'_>| match &item.name {
+        Name::Service(service) => Some(service.host.clone()),
+        Name::Other(_) => None,
+    };
+    let routed: HashSet<Hostname> = items.iter().filter_map(service).collect();
+    let mut defaults = Defaults::new(scope);
     // In the order of the services, which decides who keeps a name that two have.
     for service in &egress.services {
         let is_named = registry.services.get(&service.host).is_some_and(|named| Arc::ptr_eq(named, service));
@@ -179,21 +190,15 @@ fn groups<'a>(scope: Scope<'a>, egress: &'a Egress, port: Option<u16>) -> Vec<Gr
             continue;
         }
         for port in registry.ports(service) {
-            let routes = vec![default_route(scope, service, port.number)];
-            default.push(Group {
-                port: port.number,
-                services: vec![service.clone()],
-                others: Vec::new(),
-                routes,
-            });
+            let routes = vec![defaults.route(service, port.number)];
+            items.push(Item { port: port.number, name: Name::Service(service.clone()), routes });
         }
     }
-    groups.extend(default);
     if port.is_none() {
         // Names without a port go to the port of HTTP, so it comes first.
-        groups.sort_by_key(|group| (group.port != HTTP_PORT, group.port));
+        items.sort_by_key(|item| (item.port != HTTP_PORT, item.port));
     }
-    groups
+    items
 }
 
 /// Writes virtual hosts, each name and each domain once: the first keeps it.
@@ -202,53 +207,91 @@ struct Writer<'a> {
     port: Option<u16>,
     names: HashSet<String>,
     domains: HashSet<String>,
-    /// Full names of services, which no short name of another takes.
-    known: HashSet<String>,
+    /// Full names of services with their ports, which no short name of another takes.
+    known: HashSet<(&'a str, Option<u16>)>,
     counts_attempts: bool,
 }
 
 impl<'a> Writer<'a> {
-    fn new(scope: Scope<'a>, port: Option<u16>, groups: &[Group<'_>]) -> Self {
-        let mut known = HashSet::new();
-        for group in groups {
-            for service in &group.services {
-                known.insert(service.host.to_string());
-                known.insert(domains::with_port(service.host.as_str(), group.port));
+    fn new(scope: Scope<'a>, port: Option<u16>, items: &'a [Item<'_>]) -> Self {
+        let mut known = HashSet::default();
+        for item in items {
+            if let Name::Service(service) = &item.name {
+                known.insert((service.host.as_str(), None));
+                known.insert((service.host.as_str(), Some(item.port)));
             }
         }
         Self {
             scope,
             port,
-            names: HashSet::new(),
-            domains: HashSet::new(),
+            names: HashSet::default(),
+            domains: HashSet::default(),
             known,
             counts_attempts: http::proxy_headers::of(scope).has_attempt_count(),
         }
     }
 
-    fn host(&mut self, group: &Group<'_>, host: &Hostname, service: Option<&Service>) -> Option<VirtualHost> {
-        let name = domains::with_port(host.as_str(), group.port);
+    fn host(&mut self, item: &Item<'_>) -> Option<Host> {
+        let name = domains::with_port(item.host().as_str(), item.port);
         if !self.names.insert(name.clone()) {
+            self.conflict(&name, item);
             return None;
         }
-        let Domains { mut all, short } = match service {
-            Some(service) => {
-                let port = self.port.is_none().then_some(group.port);
+        let all = match &item.name {
+            Name::Service(service) => {
+                let port = self.port.is_none().then_some(item.port);
                 domains::of_service(self.scope, service, port)
             }
-            None => Domains { all: vec![domains::in_url(host.as_str())], short: Vec::new() },
+            Name::Other(host) => vec![Domain::full(domains::in_url(host.as_str()))],
         };
-        all.retain(|domain| {
-            let lower = domain.to_ascii_lowercase();
-            let is_another = self.known.contains(domain) && short.contains(domain);
-            !is_another && self.domains.insert(lower)
-        });
-        (!all.is_empty()).then(|| VirtualHost {
+        let mut kept = Vec::with_capacity(all.len());
+        let mut is_complete = true;
+        for domain in all {
+            if domain.is_short && self.is_known(&domain.text) {
+                is_complete = false;
+                continue;
+            }
+            // A name without a port means that of HTTP.
+            let is_reached = self.port.is_some() || item.port == HTTP_PORT || domain.text.contains(':');
+            let is_new = self.domains.insert(domain.text.to_ascii_lowercase());
+            is_complete &= is_new || !is_reached;
+            if is_new && is_reached {
+                kept.push(domain.text);
+            }
+        }
+        if !is_complete {
+            self.conflict(&name, item);
+        }
+        let mut settings = BTreeMap::new();
+        if let Name::Service(service) = &item.name {
+            session::set(&mut settings, session::for_route(self.scope, service));
+        }
+        (!kept.is_empty()).then(|| Host {
             name,
-            domains: all,
-            routes: group.routes.clone(),
+            domains: kept,
+            routes: item.routes.clone(),
             include_request_attempt_count: self.counts_attempts,
-            ..VirtualHost::default()
+            typed_per_filter_config: settings,
         })
+    }
+
+    /// Tells that a host does not get all the names that it wants.
+    fn conflict(&self, name: &str, item: &Item<'_>) {
+        let (what, object) = match &item.name {
+            Name::Service(service) => ("a service", Some(origin(service))),
+            Name::Other(_) => ("a VirtualService", None),
+        };
+        self.scope.note(Topic::DuplicateDomain, name.to_owned(), object, || {
+            format!(
+                "names of virtual host {name}, of {what}, stand for another host already: it goes without them"
+            )
+        });
+    }
+
+    /// Whether a domain is the full name of a service.
+    fn is_known(&self, domain: &str) -> bool {
+        let with_port = domain.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        self.known.contains(&(domain, None))
+            || with_port.is_some_and(|(host, port)| self.known.contains(&(host, Some(port))))
     }
 }

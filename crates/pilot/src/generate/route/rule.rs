@@ -9,6 +9,7 @@ use proto::istio::networking::v1alpha3::{HttpMatchRequest, HttpRoute};
 
 use super::header::Operations;
 use super::{cors, fault, forward, matching, reply};
+use crate::generate::filter::session;
 use crate::generate::message::{api_path, metadata, structure};
 use crate::scope::Scope;
 use crate::snapshot::virtual_service::Entry;
@@ -95,6 +96,7 @@ fn route(context: Context<'_>, rule: &HttpRoute, matcher: Option<&HttpMatchReque
             destination = rule.route.first().and_then(|target| target.destination.as_ref());
         }
         route.action = Some(Action::Route(action));
+        session::set(&mut route.typed_per_filter_config, forward::session(context, rule));
     }
     // Traces name the destination, or the VirtualService where there are several or none.
     let operation = match destination {

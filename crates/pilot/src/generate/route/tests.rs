@@ -2,9 +2,13 @@ use std::sync::Arc;
 
 use config::{Store, yaml};
 use proto::envoy::config::core::v3::Node;
+use proto::envoy::config::core::v3::data_source::Specifier;
+use proto::envoy::config::core::v3::substitution_format_string::Format;
 use proto::envoy::config::route::v3::route::Action;
 use proto::envoy::config::route::v3::route_action::{ClusterSpecifier, HostRewriteSpecifier};
 use proto::envoy::config::route::v3::{Route, RouteConfiguration};
+use proto::envoy::extensions::filters::common::set_filter_state::v3::filter_state_value::Value;
+use proto::envoy::extensions::filters::http::set_filter_state::v3::Config as SetFilterState;
 use xds::session::Wanted;
 
 use super::outbound;
@@ -46,7 +50,7 @@ fn named(objects: &str, name: &str) -> RouteConfiguration {
     let proxy = Proxy::from_node(&Node { id, ..Node::default() }).unwrap();
     let view = View::new(&snapshot, &proxy);
     let wanted = Wanted::Names(std::iter::once(name.into()).collect());
-    outbound(Scope::new(&snapshot, &proxy, &view), &wanted).remove(0)
+    outbound(Scope::new(&snapshot, &proxy, &view), &wanted)[0].message()
 }
 
 /// A VirtualService with these hosts and rules.
@@ -248,4 +252,42 @@ spec: {{host: b.other.svc.cluster.local, trafficPolicy: {{tls: {{mode: {mode}}}}
     let both = "{route: [{destination: {host: a}, weight: 1}, {destination: {host: b.other.svc.cluster.local}, weight: 1}]}";
     assert_eq!(announced(&rules("r", "a", both)), [true, true, false]);
     assert_eq!(announced(&(rules("r", "a", both) + &tls("SIMPLE"))), [true, false, false]);
+}
+
+#[test]
+fn what_is_offered_ends_with_what_the_connection_speaks() {
+    const GRPC: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: g, namespace: x}
+spec: {clusterIP: 10.0.0.4, ports: [{name: grpc, port: 8081}]}
+---
+";
+    let offered = |port: &str, policy: &str| -> String {
+        let rule = |host: &str| {
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+                 metadata: {{name: {host}, namespace: x}}\nspec: {{host: {host}, trafficPolicy: {policy}}}\n---\n"
+            )
+        };
+        let objects = if policy.is_empty() { String::new() } else { rule("a") + &rule("g") };
+        let made = named(&format!("{GRPC}{objects}"), port);
+        let route = &made.virtual_hosts[0].routes[0];
+        let settings = &route.typed_per_filter_config["envoy.filters.http.set_filter_state"];
+        let config: SetFilterState = settings.unpack().unwrap();
+        let Some(Value::FormatString(value)) = &config.on_request_headers[0].value else { panic!() };
+        let Some(Format::TextFormatSource(source)) = &value.format else { panic!() };
+        match &source.specifier {
+            Some(Specifier::InlineString(text)) => text.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let client = "{connectionPool: {http: {useClientProtocol: true}}}";
+    let upgrade = "{connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}";
+    assert_eq!(offered("80", ""), "istio-http/1.1,istio,http/1.1");
+    assert_eq!(offered("8081", ""), "istio-h2,istio,h2");
+    assert_eq!(offered("80", upgrade), "istio-h2,istio,h2");
+    // It may be either: a server must not agree to one that the client does not speak.
+    assert_eq!(offered("80", client), "istio-http/1.1,istio");
+    assert_eq!(offered("8081", client), "istio-http/1.1,istio");
 }

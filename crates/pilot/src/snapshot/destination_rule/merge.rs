@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use names::Hostname;
 
-use super::Rule;
+use super::{Duplicate, Rule};
 
 /// Adds a rule to those that are there already, which are older: it is merged
 /// into each that is for the same clients, and stands by itself if there is none.
-pub(super) fn add(rules: &mut BTreeMap<Hostname, Vec<Rule>>, rule: &Rule) {
+pub(super) fn add(
+    rules: &mut BTreeMap<Hostname, Vec<Rule>>,
+    rule: &Rule,
+    duplicates: &mut BTreeMap<Hostname, Duplicate>,
+) {
     let known = rules.entry(rule.host.clone()).or_default();
     let mut is_new = true;
     for first in known.iter_mut() {
@@ -19,8 +23,12 @@ pub(super) fn add(rules: &mut BTreeMap<Hostname, Vec<Rule>>, rule: &Rule) {
             continue;
         }
         let known: Vec<&str> = first.subsets.iter().map(|subset| subset.name.as_str()).collect();
-        let more: Vec<_> =
-            rule.subsets.iter().filter(|subset| !known.contains(&subset.name.as_str())).cloned().collect();
+        let (twice, more): (Vec<_>, Vec<_>) =
+            rule.subsets.iter().cloned().partition(|subset| known.contains(&subset.name.as_str()));
+        if let Some(subset) = twice.into_iter().next() {
+            let rule = rule.origin.clone();
+            duplicates.entry(first.host.clone()).or_insert(Duplicate { subset: subset.name, rule });
+        }
         first.subsets.extend(more);
         if first.policy.is_none() {
             first.policy.clone_from(&rule.policy);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::kube::{Node, Pod};
-use config::{Meta, Store};
+use config::{Kind, Meta, Object, SpecKind, Store};
 use names::{annotation, label};
 use proto::istio::networking::v1alpha3::WorkloadEntry;
 
@@ -14,7 +14,7 @@ use crate::settings::Settings;
 use crate::snapshot::network::Networks;
 
 /// What a service's selector picks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::snapshot) struct Selected {
     /// IP address; for WorkloadEntries perhaps a host name, a Unix socket
     /// (`unix://PATH`), or nothing.
@@ -30,7 +30,12 @@ pub(in crate::snapshot) struct Selected {
 }
 
 /// A pod with its addresses.
-type Named = (Arc<Instance>, Box<[Arc<str>]>);
+#[derive(Debug)]
+struct Named {
+    instance: Arc<Instance>,
+    addresses: Box<[Arc<str>]>,
+    source: Arc<Object>,
+}
 
 /// All workloads of the mesh, by what leads to them.
 #[derive(Debug)]
@@ -46,8 +51,14 @@ pub(in crate::snapshot) struct Instances {
 }
 
 impl Instances {
-    /// Reads all workloads of a store.
-    pub(in crate::snapshot) fn build(store: &Store, networks: &Arc<Networks>, settings: &Settings) -> Self {
+    /// Reads all workloads of a store. After those of `before` nothing but pods
+    /// has changed: those that are as they were are the same ones.
+    pub(in crate::snapshot) fn build(
+        store: &Store,
+        networks: &Arc<Networks>,
+        settings: &Settings,
+        before: Option<&Self>,
+    ) -> Self {
         let mut all = Self {
             by_name: BTreeMap::new(),
             by_ip: BTreeMap::new(),
@@ -63,16 +74,30 @@ impl Instances {
             .map(|(object, _)| object.meta.namespace.as_str())
             .collect();
         let mut shared = Shared::default();
-        for (object, pod) in store.all::<Pod>() {
-            if pod.is_finished() {
+        for object in store.shared(Kind::Pod) {
+            let Some(pod) = Pod::of(&object.spec).filter(|pod| !pod.is_finished()) else { continue };
+            let meta = &object.meta;
+            let known = before.and_then(|before| before.by_name.get(&meta.namespace)?.get(&meta.name));
+            let instance = match known {
+                Some(known) if Arc::ptr_eq(&known.source, object) => known.instance.clone(),
+                _ => {
+                    let mut made = all.of_pod(store, meta, pod);
+                    shared.share(&mut made);
+                    let same = known.filter(|known| *known.instance == made);
+                    same.map_or_else(|| Arc::new(made), |same| same.instance.clone())
+                }
+            };
+            let selects = selecting.contains(meta.namespace.as_str());
+            all.add_pod(object, pod, instance, selects, settings.features.dual_stack);
+        }
+        if let Some(before) = before {
+            all.entries = before.entries.clone();
+            return all;
+        }
+        for (object, entry) in store.all::<config::kube::WorkloadEntry>() {
+            if !entry.is_healthy(&object.meta.annotations) {
                 continue;
             }
-            let mut instance = all.of_pod(store, &object.meta, pod);
-            shared.share(&mut instance);
-            let selects = selecting.contains(object.meta.namespace.as_str());
-            all.add_pod(&object.meta, pod, Arc::new(instance), selects, settings.features.dual_stack);
-        }
-        for (object, entry) in store.all::<WorkloadEntry>() {
             let mut meta = object.meta.clone();
             // Labels of the object win over those inside.
             for (key, value) in &entry.labels {
@@ -86,7 +111,7 @@ impl Instances {
 
     fn add_pod(
         &mut self,
-        meta: &Meta,
+        object: &Arc<Object>,
         pod: &Pod,
         instance: Arc<Instance>,
         is_selectable: bool,
@@ -94,8 +119,9 @@ impl Instances {
     ) {
         let ips: Vec<IpAddr> = pod.addresses().filter_map(|ip| ip.parse().ok()).collect();
         let addresses = ips.iter().map(|ip| ip.to_string().into()).collect();
-        let named = self.by_name.entry(meta.namespace.clone()).or_default();
-        named.insert(meta.name.clone(), (instance.clone(), addresses));
+        let meta = &object.meta;
+        let named = Named { instance: instance.clone(), addresses, source: object.clone() };
+        self.by_name.entry(meta.namespace.clone()).or_default().insert(meta.name.clone(), named);
         if pod.spec.host_network {
             // It shares its addresses with others.
             return;
@@ -227,8 +253,8 @@ impl Instances {
 
     /// The pod of that name, with its addresses.
     pub(super) fn pod(&self, namespace: &str, name: &str) -> Option<(&Arc<Instance>, &[Arc<str>])> {
-        let (instance, addresses) = self.by_name.get(namespace)?.get(name)?;
-        Some((instance, addresses))
+        let named = self.by_name.get(namespace)?.get(name)?;
+        Some((&named.instance, &named.addresses))
     }
 
     /// The pod of a namespace at that address.
@@ -237,29 +263,26 @@ impl Instances {
     }
 
     /// WorkloadEntries of a namespace that have the labels.
-    pub(in crate::snapshot) fn entries(
-        &self,
+    pub(in crate::snapshot) fn entries<'a>(
+        &'a self,
         namespace: &str,
-        labels: &BTreeMap<String, String>,
-    ) -> impl Iterator<Item = &Selected> {
-        self.entries
-            .get(namespace)
-            .into_iter()
-            .flatten()
-            .filter(|selected| config::matches(labels, &selected.instance.labels))
+        labels: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a Selected> + use<'a> {
+        having(self.entries.get(namespace), labels)
     }
 
     /// Ready pods of a namespace that have the labels.
-    pub(in crate::snapshot) fn pods(
-        &self,
+    pub(in crate::snapshot) fn pods<'a>(
+        &'a self,
         namespace: &str,
-        labels: &BTreeMap<String, String>,
-    ) -> impl Iterator<Item = &Selected> {
-        self.pods
-            .get(namespace)
-            .into_iter()
-            .flatten()
-            .filter(|selected| config::matches(labels, &selected.instance.labels))
+        labels: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a Selected> + use<'a> {
+        having(self.pods.get(namespace), labels)
+    }
+
+    /// Whether a ServiceEntry selects the same pods of both.
+    pub(in crate::snapshot) fn selects_as(&self, other: &Self) -> bool {
+        self.pods == other.pods
     }
 
     /// Labels with those that say where the workload is, which subsets and
@@ -273,6 +296,14 @@ impl Instances {
     ) -> Arc<BTreeMap<String, String>> {
         Arc::new(crate::snapshot::network::augmented(labels, locality, &self.cluster_id, node_name, network))
     }
+}
+
+/// Those of a list that have the labels.
+fn having<'a>(
+    list: Option<&'a Vec<Selected>>,
+    labels: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = &'a Selected> {
+    list.into_iter().flatten().filter(|selected| config::matches(labels, &selected.instance.labels))
 }
 
 /// Where a pod runs: by its own label, else by its node's.

@@ -35,14 +35,14 @@ struct Made {
 pub(in crate::snapshot) struct Slices(BTreeMap<Arc<str>, BTreeMap<Arc<str>, Made>>);
 
 impl Slices {
-    /// Reads them; a service whose objects are those of `before` keeps its
-    /// endpoints as they are.
+    /// Reads them; a service whose objects and workloads are those of `before`
+    /// keeps its endpoints as they are.
     pub(in crate::snapshot) fn build(
         store: &Store,
         instances: &Instances,
         authn: &authn::Index,
         traits: impl Fn(&str, &str) -> Option<Traits>,
-        before: Option<&Self>,
+        before: Option<(&Self, &Instances)>,
     ) -> Self {
         let mut sources: BTreeMap<(&Arc<str>, &str), Vec<&Arc<Object>>> = BTreeMap::new();
         for object in store.shared(Kind::EndpointSlice) {
@@ -57,11 +57,14 @@ impl Slices {
         let mut all = Self::default();
         for ((namespace, name), sources) in sources {
             let Some(traits) = traits(namespace, name) else { continue };
-            let known = before.and_then(|before| before.0.get(namespace)?.get(name)).filter(|known| {
+            let known = before.and_then(|(before, old)| Some((before.0.get(namespace)?.get(name)?, old)));
+            let known = known.filter(|(known, old)| {
                 known.traits == traits
                     && known.sources.len() == sources.len()
                     && known.sources.iter().zip(&sources).all(|(old, new)| Arc::ptr_eq(old, new))
+                    && have_same_workloads(namespace, &sources, old, instances)
             });
+            let known = known.map(|(known, _)| known);
             let made = known.cloned().unwrap_or_else(|| {
                 let mut maker = Maker::new(namespace, name, instances, authn, traits);
                 sources.iter().for_each(|object| maker.add_object(object));
@@ -80,6 +83,35 @@ impl Slices {
     pub(in crate::snapshot) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<Endpoints>> {
         Some(&self.0.get(namespace)?.get(name)?.endpoints).filter(|endpoints| !endpoints.is_empty())
     }
+}
+
+/// Whether the endpoints of slices are at the same workloads as before.
+fn have_same_workloads(namespace: &str, sources: &[&Arc<Object>], old: &Instances, new: &Instances) -> bool {
+    let is_same = |endpoint: &kube::Endpoint| match &endpoint.target_ref {
+        Some(target) if target.kind == "Pod" => {
+            let namespace = if target.namespace.is_empty() { namespace } else { &target.namespace };
+            match (old.pod(namespace, &target.name), new.pod(namespace, &target.name)) {
+                (Some((old, before)), Some((new, now))) => Arc::ptr_eq(old, new) && before == now,
+                (None, None) => true,
+                _ => false,
+            }
+        }
+        _ => endpoint.addresses.iter().filter_map(|address| address.parse().ok()).all(|ip| {
+            match (old.at(namespace, ip), new.at(namespace, ip)) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (None, None) => true,
+                _ => false,
+            }
+        }),
+    };
+    std::ptr::eq(old, new)
+        || sources.iter().all(|object| match &object.spec {
+            Spec::EndpointSlice(slice) => slice.endpoints.iter().all(is_same),
+            Spec::Endpoints(endpoints) => {
+                endpoints.as_slices().all(|slice| slice.endpoints.iter().all(is_same))
+            }
+            _ => true,
+        })
 }
 
 struct Maker<'a> {

@@ -9,8 +9,8 @@ use proto::istio::networking::v1alpha3 as api;
 
 use super::merge::{Bound, Conflict, Merged};
 use super::{Gateway, Server};
-use crate::snapshot::secret::{Error, Reference};
-use crate::snapshot::{Snapshot, Workload};
+use crate::snapshot::Snapshot;
+use crate::snapshot::secret::Reference;
 
 /// What is wrong with Gateways in view of others, of pods and of Secrets.
 pub(in crate::snapshot) fn problems(store: &Store, snapshot: &Snapshot) -> Vec<Problem> {
@@ -25,7 +25,7 @@ pub(in crate::snapshot) fn problems(store: &Store, snapshot: &Snapshot) -> Vec<P
         for gateway in &gateways {
             for server in &gateway.servers {
                 for (field, name) in credentials(server) {
-                    if let Some(message) = missing(snapshot, namespace, name) {
+                    if let Some(message) = missing(snapshot, namespace, field, name) {
                         found.insert((&gateway.id, server.index, field, message));
                     }
                 }
@@ -47,6 +47,12 @@ pub(in crate::snapshot) fn problems(store: &Store, snapshot: &Snapshot) -> Vec<P
 }
 
 /// A Gateway with its place in the order of age.
+/// Whether a server of any Gateway names a ConfigMap, so that it counts what is in there.
+pub(in crate::snapshot) fn names_config_maps(snapshot: &Snapshot) -> bool {
+    let mut servers = snapshot.gateways.iter().flat_map(|gateway| &gateway.servers);
+    servers.any(|server| credentials(server).any(|(_, name)| name.starts_with("configmap://")))
+}
+
 type Aged<'a> = (usize, &'a Arc<Gateway>);
 
 /// Namespaces of pods with the Gateways that select them, each combination once.
@@ -61,7 +67,7 @@ fn proxies(snapshot: &Snapshot) -> Vec<(&str, Vec<&Arc<Gateway>>)> {
     }
     let mut found: BTreeMap<(&str, Vec<usize>), Vec<&Arc<Gateway>>> = BTreeMap::new();
     let pods = if by_label.is_empty() { None } else { Some(snapshot.pods.values()) };
-    for Workload { meta, .. } in pods.into_iter().flatten() {
+    for meta in pods.into_iter().flatten().map(|pod| &pod.meta) {
         let candidates = meta.labels.iter().filter_map(|label| by_label.get(&label)).flatten();
         let mut selecting: Vec<Aged<'_>> = candidates
             .copied()
@@ -97,13 +103,16 @@ fn conflict(why: &Conflict) -> (&'static str, String) {
     }
 }
 
+/// The field that may name a Secret with nothing but roots.
+const ROOTS: &str = "tls.caCertCredentialName";
+
 /// The credentials that a server names, each with its field.
 fn credentials(server: &Server) -> impl Iterator<Item = (&'static str, &str)> {
     let tls = server.tls.as_ref().filter(|_| !server.is_passthrough());
     tls.into_iter().flat_map(|tls| {
         let one = ("tls.credentialName", &tls.credential_name);
         let several = tls.credential_names.iter().map(|name| ("tls.credentialNames", name));
-        let roots = ("tls.caCertCredentialName", &tls.ca_cert_credential_name);
+        let roots = (ROOTS, &tls.ca_cert_credential_name);
         std::iter::once(one)
             .chain(several)
             .chain(std::iter::once(roots))
@@ -113,13 +122,13 @@ fn credentials(server: &Server) -> impl Iterator<Item = (&'static str, &str)> {
 
 /// Why proxies of a namespace do not get a credential; `None` when they do, or
 /// when it is no Secret.
-fn missing(snapshot: &Snapshot, namespace: &str, credential: &str) -> Option<String> {
+fn missing(snapshot: &Snapshot, namespace: &str, field: &str, credential: &str) -> Option<String> {
     if credential.is_empty() {
         return None;
     }
     let name = match credential.split_once("://") {
         None => format!("kubernetes://{credential}"),
-        Some(("kubernetes" | "kubernetes-gateway", _)) => credential.to_owned(),
+        Some(("kubernetes" | "kubernetes-gateway" | "configmap", _)) => credential.to_owned(),
         Some(_) => return None,
     };
     let reference = match Reference::parse(&name) {
@@ -127,16 +136,18 @@ fn missing(snapshot: &Snapshot, namespace: &str, credential: &str) -> Option<Str
         Err(error) => return Some(error.to_string()),
     };
     let of = reference.namespace.unwrap_or(namespace);
+    if reference.is_public {
+        let error = snapshot.secrets.public(of, reference.name).err()?;
+        return Some(format!("{error}: clients of this server cannot connect"));
+    }
     if of != namespace {
         return Some(format!(
             "the Secret is in {of}, and a gateway in {namespace}: it gets Secrets of its own namespace only"
         ));
     }
-    match snapshot.secrets.find(of, reference.name) {
+    match snapshot.secrets.find(of, reference.name, || field == ROOTS) {
         Ok(_) => None,
-        Err(error @ (Error::Missing { .. } | Error::Forbidden { .. } | Error::Flawed { .. })) => {
-            Some(format!("{error}: clients of this server cannot connect"))
-        }
+        Err(error) => Some(format!("{error}: clients of this server cannot connect")),
     }
 }
 

@@ -6,18 +6,22 @@ use config::Meta;
 use config::kube::{self, TargetPort};
 use names::{Hostname, annotation};
 
-use super::{Context, Key, Port, Registry, Resolution, Service, has_sessions, is_ip, traffic_distribution};
+use super::{Context, Key, Port, Registry, Resolution, Service, is_ip, traffic_distribution};
 use crate::protocol::Protocol;
 use crate::snapshot::endpoint::{Endpoint, Endpoints, Instances, Selected, Slices, Traits};
 use crate::snapshot::visibility::Visibility;
 
 /// Endpoints of services of Kubernetes by their slices.
-pub(super) fn slices(context: &Context<'_>, instances: &Instances, before: Option<&Slices>) -> Slices {
+pub(super) fn slices(
+    context: &Context<'_>,
+    instances: &Instances,
+    before: Option<(&Slices, &Instances)>,
+) -> Slices {
     let Context { store, settings, authn, .. } = context;
     let traits = |namespace: &str, name: &str| {
         let (object, service) = store.get::<kube::Service>(namespace, name)?;
         Some(Traits {
-            has_sessions: has_sessions(&object.meta.labels),
+            has_sessions: settings.features.session_labels.has_sessions(&object.meta.labels),
             is_dual_stack: settings.features.dual_stack && service.cluster_ips.len() > 1,
         })
     };

@@ -1,6 +1,6 @@
 //! Warnings for names that lead nowhere: what depends on them does not work.
 
-use config::{Key, Position, Problem, Severity, Store};
+use config::{Key, Object, Position, Problem, Severity, Store};
 use names::Hostname;
 use proto::istio::networking::v1alpha3::{Delegate, Destination, Gateway, VirtualService};
 
@@ -9,49 +9,56 @@ use crate::snapshot::Snapshot;
 
 /// Warnings for gateways, destinations and delegates that do not exist.
 pub(in crate::snapshot) fn dangling(store: &Store, snapshot: &Snapshot) -> Vec<Problem> {
+    let found = store.all::<VirtualService>();
+    found.flat_map(|(object, spec)| dangling_in(store, snapshot, object, spec)).collect()
+}
+
+/// The same for one VirtualService, which need not be in the store.
+pub(in crate::snapshot) fn dangling_in(
+    store: &Store,
+    snapshot: &Snapshot,
+    object: &Object,
+    spec: &VirtualService,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (object, spec) in store.all::<VirtualService>() {
-        let namespace = &object.meta.namespace;
-        let mut add = |field: String, message: Option<String>| {
-            problems.extend(message.map(|message| warning(&object.key, &object.position, field, message)));
-        };
-        for (index, name) in spec.gateways.iter().enumerate().filter(|(_, name)| *name != MESH_GATEWAY) {
-            let id = resolve::gateway(name, namespace);
-            let is_known =
-                id.split_once('/').is_some_and(|(of, name)| store.get::<Gateway>(of, name).is_some());
-            let message = || format!("there is no Gateway {id}: the VirtualService has no effect there");
-            add(format!("spec.gateways[{index}]"), (!is_known).then(message));
+    let namespace = &object.meta.namespace;
+    let mut add = |field: String, message: Option<String>| {
+        problems.extend(message.map(|message| warning(&object.key, &object.position, field, message)));
+    };
+    for (index, name) in spec.gateways.iter().enumerate().filter(|(_, name)| *name != MESH_GATEWAY) {
+        let id = resolve::gateway(name, namespace);
+        let is_known = id.split_once('/').is_some_and(|(of, name)| store.get::<Gateway>(of, name).is_some());
+        let message = || format!("there is no Gateway {id}: the VirtualService has no effect there");
+        add(format!("spec.gateways[{index}]"), (!is_known).then(message));
+    }
+    for (number, rule) in spec.http.iter().enumerate() {
+        let at = format!("spec.http[{number}]");
+        for (index, target) in rule.route.iter().enumerate() {
+            let field = format!("{at}.route[{index}].destination");
+            add(
+                field,
+                missing(snapshot, namespace, target.destination.as_ref(), "requests on this route fail"),
+            );
         }
-        for (number, rule) in spec.http.iter().enumerate() {
-            let at = format!("spec.http[{number}]");
-            for (index, target) in rule.route.iter().enumerate() {
-                let field = format!("{at}.route[{index}].destination");
-                add(
-                    field,
-                    missing(snapshot, namespace, target.destination.as_ref(), "requests on this route fail"),
-                );
-            }
-            let lost = "copies of requests are lost";
-            add(format!("{at}.mirror"), missing(snapshot, namespace, rule.mirror.as_ref(), lost));
-            for (index, mirror) in rule.mirrors.iter().enumerate() {
-                let field = format!("{at}.mirrors[{index}].destination");
-                add(field, missing(snapshot, namespace, mirror.destination.as_ref(), lost));
-            }
-            // A delegate that delegates has no effect, which its own check says.
-            if let Some(delegate) = rule.delegate.as_ref().filter(|_| !spec.hosts.is_empty()) {
-                add(format!("{at}.delegate"), lost_delegate(store, snapshot, namespace, rule, delegate));
-            }
+        let lost = "copies of requests are lost";
+        add(format!("{at}.mirror"), missing(snapshot, namespace, rule.mirror.as_ref(), lost));
+        for (index, mirror) in rule.mirrors.iter().enumerate() {
+            let field = format!("{at}.mirrors[{index}].destination");
+            add(field, missing(snapshot, namespace, mirror.destination.as_ref(), lost));
         }
-        let bytes =
-            spec.tcp.iter().map(|rule| &rule.route).enumerate().map(|(index, route)| ("tcp", index, route));
-        let tls =
-            spec.tls.iter().map(|rule| &rule.route).enumerate().map(|(index, route)| ("tls", index, route));
-        for (kind, number, route) in bytes.chain(tls) {
-            for (index, target) in route.iter().enumerate() {
-                let field = format!("spec.{kind}[{number}].route[{index}].destination");
-                let effect = "connections on this route fail";
-                add(field, missing(snapshot, namespace, target.destination.as_ref(), effect));
-            }
+        // A delegate that delegates has no effect, which its own check says.
+        if let Some(delegate) = rule.delegate.as_ref().filter(|_| !spec.hosts.is_empty()) {
+            add(format!("{at}.delegate"), lost_delegate(store, snapshot, namespace, rule, delegate));
+        }
+    }
+    let bytes =
+        spec.tcp.iter().map(|rule| &rule.route).enumerate().map(|(index, route)| ("tcp", index, route));
+    let tls = spec.tls.iter().map(|rule| &rule.route).enumerate().map(|(index, route)| ("tls", index, route));
+    for (kind, number, route) in bytes.chain(tls) {
+        for (index, target) in route.iter().enumerate() {
+            let field = format!("spec.{kind}[{number}].route[{index}].destination");
+            let effect = "connections on this route fail";
+            add(field, missing(snapshot, namespace, target.destination.as_ref(), effect));
         }
     }
     problems

@@ -3,16 +3,12 @@
 use config::validate::tls::{usable_curves, usable_suites};
 use proto::envoy::config::core::v3::data_source::Specifier;
 use proto::envoy::config::core::v3::{DataSource, TransportSocket};
+use proto::envoy::extensions::transport_sockets::quic::v3::QuicDownstreamTransport;
 use proto::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::TrustChainVerification;
-use proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
-    CombinedCertificateValidationContext, ValidationContextType,
-};
 use proto::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use proto::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, TlsParameters,
 };
-use proto::envoy::r#type::matcher::v3::StringMatcher;
-use proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use proto::istio::mesh::v1alpha1::mesh_config::TlsConfig;
 use proto::istio::mesh::v1alpha1::mesh_config::tls_config::TlsProtocol as MeshProtocol;
 use proto::istio::networking::v1alpha3::ServerTlsSettings;
@@ -35,6 +31,19 @@ pub(super) fn socket(scope: Scope<'_>, server: &Server) -> Option<TransportSocke
 
 /// A socket that ends TLS with these settings.
 pub(in crate::generate::listener) fn ends(scope: Scope<'_>, settings: &ServerTlsSettings) -> TransportSocket {
+    transport_socket(tls::SOCKET, &context(scope, settings, &PROTOCOLS))
+}
+
+/// The same over QUIC, which speaks HTTP/3 only.
+pub(super) fn quic(scope: Scope<'_>, settings: &ServerTlsSettings) -> TransportSocket {
+    let config = QuicDownstreamTransport {
+        downstream_tls_context: Some(context(scope, settings, &["h3"])),
+        ..QuicDownstreamTransport::default()
+    };
+    transport_socket("envoy.transport_sockets.quic", &config)
+}
+
+fn context(scope: Scope<'_>, settings: &ServerTlsSettings, protocols: &[&str]) -> DownstreamTlsContext {
     let mode = settings.mode();
     let requires_client = matches!(mode, TlsMode::Mutual | TlsMode::IstioMutual);
     let mut common = match mode {
@@ -42,16 +51,15 @@ pub(in crate::generate::listener) fn ends(scope: Scope<'_>, settings: &ServerTls
         mode if names_secrets(settings) => from_control_plane(scope, settings, mode),
         _ => from_agent(scope, settings, requires_client || mode == TlsMode::OptionalMutual, settings),
     };
-    common.alpn_protocols = PROTOCOLS.iter().map(|&name| name.into()).collect();
+    common.alpn_protocols = protocols.iter().map(|&name| name.into()).collect();
     if mode != TlsMode::IstioMutual {
         common.tls_params = parameters(scope.snapshot.mesh.tls_defaults.as_ref(), settings);
     }
-    let context = DownstreamTlsContext {
+    DownstreamTlsContext {
         common_tls_context: Some(common),
         require_client_certificate: Some(requires_client),
         ..DownstreamTlsContext::default()
-    };
-    transport_socket(tls::SOCKET, &context)
+    }
 }
 
 /// The files that the proxy says it shows others, if any, in place of the
@@ -82,15 +90,12 @@ fn from_control_plane(scope: Scope<'_>, settings: &ServerTlsSettings, mode: TlsM
         name => tls::credential(scope, name, false),
     };
     let validation = if matches!(mode, TlsMode::Mutual | TlsMode::OptionalMutual) {
-        Some(ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-            default_validation_context: Some(CertificateValidationContext {
-                verify_certificate_spki: settings.verify_certificate_spki.clone(),
-                verify_certificate_hash: settings.verify_certificate_hash.clone(),
-                ..validation(settings)
-            }),
-            validation_context_sds_secret_config: Some(roots()),
-            ..CombinedCertificateValidationContext::default()
-        }))
+        let own = CertificateValidationContext {
+            verify_certificate_spki: settings.verify_certificate_spki.clone(),
+            verify_certificate_hash: settings.verify_certificate_hash.clone(),
+            ..validation(settings)
+        };
+        tls::combined(own, roots())
     } else {
         // No client is asked for a certificate; Envoy refuses names without roots.
         None
@@ -128,16 +133,10 @@ fn from_agent(
         specifier: Some(Specifier::Filename(settings.ca_crl.clone())),
         ..DataSource::default()
     });
-    let validation = validates.then(|| {
-        ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-            default_validation_context: Some(CertificateValidationContext { crl, ..validation(settings) }),
-            validation_context_sds_secret_config: Some(roots()),
-            ..CombinedCertificateValidationContext::default()
-        })
-    });
+    let own = CertificateValidationContext { crl, ..validation(settings) };
     CommonTlsContext {
         tls_certificate_sds_secret_configs: certificates,
-        validation_context_type: validation,
+        validation_context_type: if validates { tls::combined(own, roots()) } else { None },
         ..CommonTlsContext::default()
     }
 }
@@ -149,20 +148,7 @@ fn validation(settings: &ServerTlsSettings) -> CertificateValidationContext {
         if trusts_all { TrustChainVerification::AcceptUntrusted } else { TrustChainVerification::default() };
     CertificateValidationContext {
         trust_chain_verification: trust.into(),
-        ..names_only(&settings.subject_alt_names)
-    }
-}
-
-/// The untyped list, as on sidecars.
-#[allow(deprecated)]
-fn names_only(names: &[String]) -> CertificateValidationContext {
-    let exact = |name: &String| StringMatcher {
-        match_pattern: Some(MatchPattern::Exact(name.clone())),
-        ..StringMatcher::default()
-    };
-    CertificateValidationContext {
-        match_subject_alt_names: names.iter().map(exact).collect(),
-        ..CertificateValidationContext::default()
+        ..tls::subject_names(settings.subject_alt_names.iter().map(|name| tls::exact(name)).collect())
     }
 }
 

@@ -1,0 +1,225 @@
+//! Whether a service account may read the Secrets of its namespace: a proxy is
+//! given none that its account could not read by itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use runtime::tasks::Tasks;
+use source::kubernetes::{Health, reason};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use super::Connection;
+
+/// How long an answer is good for.
+const KEPT: Duration = Duration::from_secs(60);
+/// Between two looks at who was refused just now: somebody may have allowed it.
+const RETRY: Duration = Duration::from_secs(2);
+/// The same when that has lasted.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Who has not asked for so long is forgotten; longer than connections last.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Time for an answer of the API server.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Namespace and name of a service account.
+type Account = (String, String);
+
+/// What is known of accounts; clones are the same.
+#[derive(Clone)]
+pub struct Access(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    health: Health,
+    known: Mutex<BTreeMap<Account, Entry>>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    is_allowed: bool,
+    /// When the API server said so; never, as long as it has said nothing.
+    checked: Option<Instant>,
+    used: Instant,
+    /// When and how long after that it is asked again, as long as it is refused.
+    next: Instant,
+    wait: Duration,
+}
+
+impl Entry {
+    /// Nothing is known yet.
+    fn new(now: Instant) -> Self {
+        Self { is_allowed: false, checked: None, used: now, next: now + RETRY, wait: RETRY }
+    }
+
+    /// The time to ask again is put off, longer each time.
+    fn put_off(&mut self, now: Instant) {
+        self.wait = (self.wait * 2).min(LONGEST);
+        self.next = now + self.wait;
+    }
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// Asks the API server of that connection.
+    #[must_use]
+    pub fn new(tasks: &Tasks, connection: &Connection) -> Self {
+        let Connection { reviews, health, .. } = connection;
+        let inner = Inner {
+            client: reviews.clone(),
+            health: health.clone(),
+            known: Mutex::default(),
+            changes: watch::Sender::new(0),
+        };
+        let access = Self(Arc::new(inner));
+        let own = access.clone();
+        tasks.spawn("access to Secrets", async move { own.ask_again().await });
+        access
+    }
+
+    /// Tells that somebody who was refused is allowed now.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Whether a service account may list the Secrets of its namespace. While the API
+    /// server is away, what it said last counts.
+    pub async fn may_list(&self, namespace: &str, name: &str) -> bool {
+        let account = (namespace.to_owned(), name.to_owned());
+        let now = Instant::now();
+        let known = {
+            let mut known = self.known();
+            let entry = known.get_mut(&account);
+            entry.map(|entry| {
+                entry.used = now;
+                *entry
+            })
+        };
+        let is_fresh = |entry: &Entry| {
+            entry.checked.is_some_and(|at| now.duration_since(at) < KEPT) || !entry.is_allowed
+        };
+        match known.filter(is_fresh) {
+            Some(entry) => entry.is_allowed,
+            None => self.check(&account).await,
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Account, Entry>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks and remembers.
+    async fn check(&self, account: &Account) -> bool {
+        let answer = match timeout(ANSWER, self.ask(account)).await {
+            Ok(Ok(is_allowed)) => Some(is_allowed),
+            Ok(Err(error)) => {
+                self.0.health.suspect();
+                if let kube::Error::Api(status) = &error
+                    && status.code == 403
+                {
+                    warn!(
+                        target: "kube",
+                        "istiod may not ask who may read Secrets: {} (the ClusterRole of its service account must \
+                         allow create on subjectaccessreviews.authorization.k8s.io)",
+                        reason(&error)
+                    );
+                }
+                None
+            }
+            Err(_) => {
+                self.0.health.suspect();
+                None
+            }
+        };
+        let now = Instant::now();
+        let mut known = self.known();
+        let entry = known.entry(account.clone());
+        let entry = entry.or_insert_with(|| Entry::new(now));
+        if let Some(is_allowed) = answer {
+            if entry.is_allowed && !is_allowed {
+                (entry.next, entry.wait) = (now + RETRY, RETRY);
+            }
+            (entry.is_allowed, entry.checked) = (is_allowed, Some(now));
+        }
+        entry.is_allowed
+    }
+
+    async fn ask(&self, (namespace, name): &Account) -> Result<bool, kube::Error> {
+        let api: Api<SubjectAccessReview> = Api::all(self.0.client.clone());
+        let answer = api.create(&PostParams::default(), &question(namespace, name)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    /// Asks again about those who were refused.
+    async fn ask_again(&self) {
+        loop {
+            tokio::time::sleep(RETRY).await;
+            let now = Instant::now();
+            let refused: Vec<Account> = {
+                let mut known = self.known();
+                known.retain(|_, entry| now.duration_since(entry.used) < IDLE);
+                let refused = known.iter_mut().filter(|(_, entry)| !entry.is_allowed && entry.next <= now);
+                refused
+                    .map(|(account, entry)| {
+                        entry.put_off(now);
+                        account.clone()
+                    })
+                    .collect()
+            };
+            let mut is_other = false;
+            for account in refused {
+                is_other |= self.check(&account).await;
+            }
+            if is_other {
+                self.0.changes.send_modify(|count| *count += 1);
+            }
+        }
+    }
+}
+
+/// The question as the API server takes it: with the groups that all service
+/// accounts are of.
+fn question(namespace: &str, name: &str) -> SubjectAccessReview {
+    let spec = SubjectAccessReviewSpec {
+        user: Some(format!("system:serviceaccount:{namespace}:{name}")),
+        groups: Some(vec![
+            "system:serviceaccounts".into(),
+            format!("system:serviceaccounts:{namespace}"),
+            "system:authenticated".into(),
+        ]),
+        resource_attributes: Some(ResourceAttributes {
+            namespace: Some(namespace.to_owned()),
+            verb: Some("list".into()),
+            resource: Some("secrets".into()),
+            ..ResourceAttributes::default()
+        }),
+        ..SubjectAccessReviewSpec::default()
+    };
+    SubjectAccessReview { spec, ..SubjectAccessReview::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_is_about_the_account_in_its_own_namespace() {
+        let spec = question("edge", "gateway").spec;
+        assert_eq!(spec.user.as_deref(), Some("system:serviceaccount:edge:gateway"));
+        assert!(spec.groups.unwrap().contains(&"system:serviceaccounts:edge".to_owned()));
+        let what = spec.resource_attributes.unwrap();
+        assert_eq!((what.namespace.as_deref(), what.verb.as_deref()), (Some("edge"), Some("list")));
+    }
+}

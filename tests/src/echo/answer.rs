@@ -1,0 +1,101 @@
+//! What the server says of a request.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use runtime::http::{Body, json, text};
+use serde_json::{Value, json};
+
+use super::recorded::Record;
+
+/// What is known before a request is read.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) name: String,
+    pub(super) local: SocketAddr,
+    pub(super) peer: SocketAddr,
+    /// The server name of TLS; `None` without TLS.
+    pub(super) sni: Option<String>,
+}
+
+impl Seen {
+    fn page(&self, protocol: &str) -> Value {
+        json!({
+            "name": self.name,
+            "protocol": protocol,
+            "local": self.local.ip().to_string(),
+            "peer": self.peer.ip().to_string(),
+            "sni": self.sni,
+        })
+    }
+
+    /// The line that answers bytes which are not HTTP.
+    pub(super) fn of_bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut page = self.page("TCP");
+        page["raw"] = String::from_utf8_lossy(bytes).into();
+        format!("{page}\n").into_bytes()
+    }
+
+    pub(super) fn answer(
+        &self,
+        request: &Request<Incoming>,
+        record: &Record,
+    ) -> Result<Response<Body>, Infallible> {
+        let raw = record.take();
+        let path = request.uri().path();
+        if let Some(code) = path.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
+            return Ok(text(code, ""));
+        }
+        let headers = request.headers();
+        let named = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = request.uri().authority().map(http::uri::Authority::as_str).or(named);
+        let mut page = self.page(match request.version() {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2.0",
+            _ => "HTTP/1.1",
+        });
+        page["method"] = request.method().as_str().into();
+        page["host"] = host.into();
+        page["path"] = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str).into();
+        page["headers"] = all(headers);
+        page["raw"] = raw.into();
+        let is_grpc =
+            headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        Ok(if is_grpc { grpc(&page) } else { json(&page) })
+    }
+}
+
+/// All headers; those of one name are joined.
+fn all(headers: &HeaderMap) -> Value {
+    let values = |name| {
+        let values = headers.get_all(name).iter();
+        let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        Value::from(values.join(","))
+    };
+    Value::Object(headers.keys().map(|name| (name.to_string(), values(name))).collect())
+}
+
+/// A page as the message of an answer of gRPC.
+fn grpc(page: &Value) -> Response<Body> {
+    let message = page.to_string();
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap_or_default());
+    frame.put_slice(message.as_bytes());
+    let trailers = async {
+        Some(Ok::<_, io::Error>(HeaderMap::from_iter([(
+            http::HeaderName::from_static("grpc-status"),
+            HeaderValue::from_static("0"),
+        )])))
+    };
+    let body = Full::<Bytes>::new(frame.freeze()).map_err(|never| match never {});
+    let mut response = Response::new(body.with_trailers(trailers).boxed());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
