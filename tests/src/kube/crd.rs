@@ -15,6 +15,25 @@ pub const FILE: &str = "deploy/helm/crds/templates/crds.yaml";
 /// What `kubectl get` shows: name of the column, where the value is, what it is.
 type Column = (&'static str, &'static str, &'static str);
 
+/// What a field's value is limited to: its full name, the word of the schema, the value.
+type Limit = (&'static str, &'static str, u64);
+
+const LIMITS: &[Limit] = &[
+    ("istio.extensions.v1alpha1.WasmPlugin.plugin_name", "minLength", 1),
+    ("istio.extensions.v1alpha1.WasmPlugin.plugin_name", "maxLength", 256),
+    ("istio.extensions.v1alpha1.WasmPlugin.image_pull_secret", "minLength", 1),
+    ("istio.extensions.v1alpha1.WasmPlugin.image_pull_secret", "maxLength", 253),
+    ("istio.networking.v1alpha3.EnvoyFilter.WaypointMatch.port_number", "minimum", 1),
+    ("istio.networking.v1alpha3.EnvoyFilter.WaypointMatch.port_number", "maximum", 65535),
+];
+
+/// What must be so of a message: its full name, an expression (CEL), what is said.
+const RULES: &[(&str, &str, &str)] = &[(
+    "istio.networking.v1alpha3.EnvoyFilter.EnvoyConfigObjectMatch",
+    "has(self.waypoint) == (has(self.context) && self.context == 'WAYPOINT')",
+    "waypoint goes with the context WAYPOINT, and with no other",
+)];
+
 const HEADER: &str = "# Made by `harness crds` from the table of kinds and the messages: change those.\n";
 /// Messages inside each other that are written out; deeper ones are left open.
 const DEPTH: usize = 24;
@@ -202,6 +221,11 @@ fn object(message: &MessageDescriptor, depth: usize) -> Value {
         [choice] => schema["oneOf"] = choice.clone(),
         several => schema["allOf"] = several.iter().map(|choice| json!({"oneOf": choice})).collect(),
     }
+    let rules = RULES.iter().filter(|(name, ..)| *name == message.full_name());
+    let rules: Vec<Value> = rules.map(|(_, rule, says)| json!({"rule": rule, "message": says})).collect();
+    if !rules.is_empty() {
+        schema["x-kubernetes-validations"] = rules.into();
+    }
     schema
 }
 
@@ -218,7 +242,11 @@ fn field(field: &FieldDescriptor, depth: usize) -> Value {
         let value = entry.map_entry_value_field();
         return json!({"type": "object", "additionalProperties": single(&value, depth)});
     }
-    let one = single(field, depth);
+    let mut one = single(field, depth);
+    let limits = LIMITS.iter().filter(|(name, ..)| *name == field.full_name());
+    for (_, limit, value) in limits {
+        one[*limit] = (*value).into();
+    }
     if field.is_list() { json!({"type": "array", "items": one}) } else { one }
 }
 
