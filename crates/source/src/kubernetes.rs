@@ -1,7 +1,7 @@
 //! A Kubernetes API server as the source of objects.
 //!
 //! Each kind is listed and then watched by a task of its own; what they see
-//! comes together in [`cluster`], which tells only what is different from
+//! comes together in `cluster`, which tells only what is different from
 //! before: a list that had to be read again says mostly the same.
 
 mod cluster;
