@@ -237,10 +237,6 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
 
     // What is wrong by itself is told already.
     if errors.is_empty() {
-        if send_timeout.is_zero() {
-            let name = "PILOT_XDS_SEND_TIMEOUT";
-            errors.push(Error { name, value: env(name), why: "expected more than 0".into() });
-        }
         let (default, max) = ("DEFAULT_WORKLOAD_CERT_TTL", "MAX_WORKLOAD_CERT_TTL");
         for (name, ttl) in
             [(default, workload_ttl), (max, max_workload_ttl), ("CITADEL_SELF_SIGNED_CA_CERT_TTL", root_ttl)]
@@ -440,7 +436,7 @@ mod tests {
             ("BLOCKED_CIDRS_IN_JWKS_URIS", "10.0.0.0/8, x", "expected networks such as"),
             ("ISTIOD_JWKS_ALLOW_LOOPBACK", "yes", "expected true or false"),
             ("PILOT_DEBOUNCE_AFTER", "11s", "is longer than PILOT_DEBOUNCE_MAX=\"10s\""),
-            ("PILOT_XDS_SEND_TIMEOUT", "0s", "expected more than 0"),
+            ("PILOT_XDS_SEND_TIMEOUT", "0s", "must be longer than zero"),
             ("PILOT_PUSH_THROTTLE", "9223372036854775807", "expected a whole number up to 100000"),
             ("CITADEL_SELF_SIGNED_CA_CERT_TTL", "1000000h", "expected 100 years"),
         ] {
