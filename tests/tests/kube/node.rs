@@ -264,12 +264,12 @@ fn apply_bookinfo(node: &mut Node) -> anyhow::Result<()> {
         ensure!(pod.to_string().contains("istio-proxy"), "not injected");
         Ok(())
     })?;
-    sample(node, "platform/kube/bookinfo.yaml")?;
+    sample(node, "kubernetes/bookinfo.yaml")?;
     Ok(())
 }
 
 fn sample(node: &Node, file: &str) -> anyhow::Result<()> {
-    let path = root().join("samples/bookinfo").join(file);
+    let path = root().join("samples").join(file);
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     node.cluster.apply_yaml(&text).with_context(|| file.to_owned())
 }
@@ -318,7 +318,7 @@ fn strict(node: &mut Node) -> anyhow::Result<()> {
     let ask = Ask::get((reviews, PORT), "reviews:9080", "/reviews/0");
     let answer = Mesh::wait("plaintext before", || ask.from(&node.outside))?;
     ensure!(answer.status.is_success(), "{}: {}", answer.status, answer.body);
-    sample(node, "peer-authentication.yaml")?;
+    sample(node, "bookinfo/peer-authentication.yaml")?;
     Mesh::wait("plaintext refused", || match ask.from(&node.outside) {
         Ok(answer) => bail!("{}: {}", answer.status, answer.body),
         Err(_) => Ok(()),
@@ -329,8 +329,8 @@ fn strict(node: &mut Node) -> anyhow::Result<()> {
 }
 
 fn route(node: &mut Node) -> anyhow::Result<()> {
-    sample(node, "reviews-destination.yaml")?;
-    sample(node, "reviews-route.yaml")?;
+    sample(node, "bookinfo/reviews-destination.yaml")?;
+    sample(node, "bookinfo/reviews-route.yaml")?;
     Mesh::wait("the route", || {
         for (user, version) in [(None, "v1"), (Some("jason"), "v2")] {
             for _ in 0..6 {
@@ -371,7 +371,7 @@ fn gateway(node: &mut Node) -> anyhow::Result<()> {
             },
         }),
     ])?;
-    sample(node, "networking/bookinfo-gateway.yaml")?;
+    sample(node, "kubernetes/bookinfo-gateway.yaml")?;
     node.wait_ready(NAMESPACE, &json!({"app": name}), 1)?;
     let address = node.service(NAMESPACE, name)?;
     let ask = Ask::get((address, 80), "bookinfo.example.com", "/productpage");
