@@ -7,7 +7,8 @@ use serde_json::Value;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Path below the resource, `*` for any name or index.
+    /// Path below the resource, `*` for any name or index, `name=NAME` for the item of a list
+    /// that has this name.
     pub path: String,
     /// Why ours is right.
     pub reason: String,
@@ -85,6 +86,9 @@ fn walk(path: &str, ours: &Value, theirs: &Value, is_unordered: &dyn Fn(&str) ->
     }
 }
 
+/// In a path, the item of a list that has that name.
+const NAME: &str = "name=";
+
 /// Removes what a rule's path points at.
 pub fn remove(value: &mut Value, path: &str) {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -107,6 +111,9 @@ fn remove_parts(value: &mut Value, parts: &[&str]) {
                     remove_parts(inner, rest);
                 }
             }
+        }
+        Value::Array(list) if rest.is_empty() && first.starts_with(NAME) => {
+            list.retain(|inner| inner["name"] != first[NAME.len()..]);
         }
         Value::Array(list) => {
             for (index, inner) in list.iter_mut().enumerate() {
@@ -140,5 +147,8 @@ mod tests {
         let mut value = json!({"a": [{"b": 1, "c": 2}, {"b": 3}]});
         remove(&mut value, "/a/*/b");
         assert_eq!(value, json!({"a": [{"c": 2}, {}]}));
+        let mut named = json!({"a": [{"name": "x"}, {"name": "y"}]});
+        remove(&mut named, "/a/name=x");
+        assert_eq!(named, json!({"a": [{"name": "y"}]}));
     }
 }
