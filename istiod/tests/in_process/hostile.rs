@@ -1,7 +1,6 @@
 //! Clients that take more than their share.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use rustls::pki_types::ServerName;
@@ -11,7 +10,7 @@ use tokio_rustls::TlsConnector;
 use tonic::Code;
 
 use super::plane::{Plane, node};
-use super::{CLUSTER, ENDPOINT, LISTENER, ROUTE, clusters, good, next_of, soon};
+use super::{CLUSTER, ENDPOINT, clusters, good, next_of, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_say_nothing_keep_nobody_out() {
@@ -78,44 +77,6 @@ async fn a_subscription_without_bounds_ends_its_stream_only() {
     let mut stream = plane.sotw(Some(&token)).await;
     stream.send(clusters("")).await;
     next_of(&mut stream, CLUSTER).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_nobody_reads_ends_and_says_why() {
-    let plane = Plane::start_with(|name| (name == "PILOT_XDS_SEND_TIMEOUT").then(|| "100ms".into())).await;
-    let token = good(&plane);
-    let mut stream = plane.narrow_delta(Some(&token), 100).await;
-    // One response is on its way, some wait for it, and one finds no place.
-    let cluster = "outbound|9080||reviews.default.svc.cluster.local";
-    for (type_url, names) in
-        [(CLUSTER, None), (ENDPOINT, Some(cluster)), (LISTENER, None), (ROUTE, Some("9080"))]
-    {
-        stream
-            .send(DeltaDiscoveryRequest {
-                node: node("reviews-v1", "10.77.0.21"),
-                type_url: type_url.into(),
-                resource_names_subscribe: names.map(str::to_owned).into_iter().collect(),
-                ..DeltaDiscoveryRequest::default()
-            })
-            .await;
-    }
-    let metrics = async || plane.page(plane.running.monitoring, "/metrics").await.1;
-    let counted = async {
-        while !metrics().await.contains("pilot_xds_write_timeout 1\n") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    soon("the end of waiting", counted).await;
-    // Who reads in the end gets what was on its way, and the reason.
-    let status = loop {
-        if let Err(status) = soon("a reason", stream.next()).await {
-            break status;
-        }
-    };
-    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    assert!(status.message().contains("has taken no response for 100ms"), "{status}");
-    let page = plane.page(plane.running.monitoring, "/debug/syncz").await.1;
-    assert!(!page.contains("reviews-v1"), "{page}");
 }
 
 /// A `ClientHello` of a version that offers suites of all versions.

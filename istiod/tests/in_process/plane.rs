@@ -103,18 +103,12 @@ impl Plane {
     }
 
     async fn connect(&self) -> hyper::client::conn::http2::SendRequest<tonic::body::Body> {
-        self.connect_with(hyper::client::conn::http2::Builder::new(TokioExecutor::new())).await
-    }
-
-    async fn connect_with(
-        &self,
-        builder: hyper::client::conn::http2::Builder<TokioExecutor>,
-    ) -> hyper::client::conn::http2::SendRequest<tonic::body::Body> {
         let config = pki::verify::client_config(&self.running.roots, None, &[b"h2"]).unwrap();
         let stream = TcpStream::connect(self.running.secure_grpc).await.unwrap();
         let name = "istiod.istio-system.svc".try_into().unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         self.tasks.spawn("client", connection);
         sender
     }
@@ -172,17 +166,6 @@ impl Plane {
         token: Option<&str>,
     ) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
         self.delta_over(self.connect().await, token)
-    }
-
-    /// The same by a client that lets only so many bytes come before it reads them.
-    pub(crate) async fn narrow_delta(
-        &self,
-        token: Option<&str>,
-        window: u32,
-    ) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
-        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        builder.initial_stream_window_size(window);
-        self.delta_over(self.connect_with(builder).await, token)
     }
 
     /// The same at the plaintext port, which asks for no credentials.
