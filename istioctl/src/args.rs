@@ -1,4 +1,12 @@
-//! The command line.
+//! The command line: one file for each command that has more than a few flags.
+
+pub mod analyze;
+pub mod dashboard;
+pub mod kube_inject;
+pub mod proxy_config;
+pub mod validate;
+pub mod why;
+pub mod xds;
 
 use std::path::PathBuf;
 
@@ -6,8 +14,17 @@ use clap::{Args, Parser, Subcommand};
 
 /// Asks and checks an Istio mesh.
 #[derive(Debug, Parser)]
-#[command(name = "istioctl", disable_help_subcommand = true, max_term_width = 100)]
+#[command(
+    name = "istioctl",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "Example: istioctl proxy-status"
+)]
 pub struct Cli {
+    /// Flags of all commands.
+    #[command(flatten)]
+    pub global: Global,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -16,83 +33,171 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show what each proxy was sent and has accepted.
+    /// Say what is wrong with the objects of a mesh when they are looked at together.
+    #[command(after_help = analyze::EXAMPLES)]
+    Analyze(Box<analyze::Analyze>),
+    /// Print what a shell needs to complete this command line.
+    #[command(after_help = "Example: istioctl completion bash > /etc/bash_completion.d/istioctl")]
+    Completion {
+        /// bash, zsh, fish or powershell.
+        shell: clap_complete::Shell,
+    },
+    /// Lead a local port to a page inside of the mesh, and open it.
+    #[command(visible_aliases = ["dash", "d"], after_help = "Example: istioctl dashboard envoy web-0.shop")]
+    Dashboard(dashboard::Dashboard),
+    /// What is new and may still change.
     #[command(
-        visible_alias = "ps",
-        after_help = "Example: istioctl proxy-status --debug-address 10.77.0.2:15014"
+        visible_aliases = ["x", "exp"],
+        after_help = "Example: istioctl x internal-debug --list"
     )]
-    ProxyStatus(ProxyStatus),
-    /// Check files of Kubernetes and Istio objects.
-    #[command(visible_alias = "v", after_help = "Example: istioctl validate -f samples/bookinfo")]
-    Validate(Validate),
+    Experimental {
+        /// What to do.
+        #[command(subcommand)]
+        command: Experimental,
+    },
     /// Put sidecars into the workloads of a file.
     #[command(
         after_help = "Example: istioctl kube-inject -f app.yaml --valuesFile values.yaml | kubectl apply -f -"
     )]
-    KubeInject(KubeInject),
-    /// Print the version.
-    Version,
-}
-
-/// Flags of `proxy-status`.
-#[derive(Args, Debug)]
-pub struct ProxyStatus {
-    /// Monitoring address of istiod.
-    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:15014")]
-    pub debug_address: String,
-    /// Only proxies of this namespace.
-    #[arg(short, long)]
-    pub namespace: Option<String>,
-    /// table, or json for istiod's own answer.
-    #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
-    pub output: String,
-}
-
-/// Flags of `validate`.
-#[derive(Args, Debug)]
-pub struct Validate {
-    /// Files and directories; `-` is standard input.
-    #[arg(short, long = "filename", required = true, value_delimiter = ',', value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-}
-
-/// Flags of `kube-inject`.
-#[derive(Args, Debug)]
-pub struct KubeInject {
-    /// File of workloads; `-` is standard input.
-    #[arg(short, long = "filename", value_name = "FILE")]
-    pub file: PathBuf,
-    /// Where to write to; standard output without it.
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Templates and their choice: the key `config` of the ConfigMap istio-sidecar-injector.
-    #[arg(long = "injectConfigFile", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Values of the chart: the key `values` of that ConfigMap.
-    #[arg(long = "valuesFile", value_name = "FILE")]
-    pub values: PathBuf,
-    /// Mesh configuration; the defaults without it.
-    #[arg(long = "meshConfigFile", value_name = "FILE")]
-    pub mesh: Option<PathBuf>,
-    /// Revision of the control plane.
-    #[arg(short, long, default_value = "", value_name = "NAME")]
-    pub revision: String,
-    /// Whether the cluster's nodes run restartable init containers (1.33): true, false, or auto: no node is known here.
-    #[arg(
-        long = "nativeSidecars",
-        env = "ENABLE_NATIVE_SIDECARS",
-        default_value = "auto",
-        value_name = "MODE"
+    KubeInject(kube_inject::KubeInject),
+    /// Show what the Envoy of a pod has.
+    #[command(visible_alias = "pc", after_help = "Example: istioctl proxy-config listeners web-0.shop")]
+    ProxyConfig(proxy_config::ProxyConfig),
+    /// Show what each proxy was sent and has accepted, or how it differs from what istiod would send.
+    #[command(
+        visible_alias = "ps",
+        after_help = "Examples: istioctl proxy-status --by-type\n          istioctl proxy-status web-0.shop\n          \
+                      istioctl proxy-status --xds-address istiod.example.org:15012 --cert-dir ~/.istio-certs"
     )]
-    pub native: String,
+    ProxyStatus(xds::ProxyStatus),
+    /// Check files of Kubernetes and Istio objects.
+    #[command(visible_alias = "v", after_help = "Example: istioctl validate -f samples/bookinfo")]
+    Validate(validate::Validate),
+    /// Print the versions of this program, of control planes and of proxies.
+    #[command(after_help = "Example: istioctl version --remote=false -o json")]
+    Version(xds::Version),
+    /// Say what a request meets on its way, and what would refuse it.
+    #[command(after_help = why::EXAMPLES)]
+    Why(why::Why),
+}
+
+/// Commands that may still change.
+#[derive(Debug, Subcommand)]
+pub enum Experimental {
+    /// Show the metrics of proxies.
+    #[command(visible_alias = "es", after_help = "Example: istioctl x envoy-stats web-0.shop -o prom-merged")]
+    EnvoyStats(proxy_config::EnvoyStats),
+    /// Show a debug page of istiod.
+    #[command(after_help = "Example: istioctl x internal-debug 'config_dump?proxyID=web-0.shop'")]
+    InternalDebug(xds::InternalDebug),
+}
+
+/// Flags of all commands.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Kubernetes configuration file.
+    #[arg(short = 'c', long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of that file.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Kubernetes namespace.
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Namespace of the control plane.
+    #[arg(
+        short,
+        long = "istioNamespace",
+        global = true,
+        default_value = "istio-system",
+        value_name = "NAME"
+    )]
+    pub istio_namespace: String,
+    /// User to impersonate.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub as_user: Option<String>,
+    /// Group to impersonate; may be repeated.
+    #[arg(long = "as-group", global = true, value_name = "GROUP")]
+    pub as_group: Vec<String>,
+    /// UID to impersonate.
+    #[arg(long = "as-uid", global = true, value_name = "UID")]
+    pub as_uid: Option<String>,
+    /// Longest wait for an answer of Kubernetes.
+    #[arg(
+        long = "kubeclient-timeout",
+        global = true,
+        default_value = "15s",
+        value_name = "TIME",
+        value_parser = duration
+    )]
+    pub kubeclient_timeout: std::time::Duration,
+    /// From 6 on, what is asked of Kubernetes and Envoy is told on standard error.
+    #[arg(long, global = true, default_value_t = 0, value_name = "LEVEL")]
+    pub vklog: u8,
+    /// File that names the pods of a mesh without Kubernetes.
+    #[arg(long, global = true, env = "ISTIOCTL_MESH", value_name = "FILE")]
+    pub mesh: Option<PathBuf>,
+}
+
+/// A time as Go writes it: `1m30s`, `500ms`.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || format!("{text:?} is no time; write for example 15s or 1m30s");
+    let mut total = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|letter: char| letter != '.' && !letter.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: f64 = rest[..end].parse().map_err(|_| wrong())?;
+        let unit_end = rest[end..]
+            .find(|letter: char| letter == '.' || letter.is_ascii_digit())
+            .map_or(rest.len(), |more| end + more);
+        total += number
+            * match &rest[end..unit_end] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return Err(wrong()),
+            };
+        rest = &rest[unit_end..];
+    }
+    std::time::Duration::try_from_secs_f64(total).map_err(|_| wrong())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory as _;
+
+    use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_written_as_in_go() {
+        assert_eq!(duration("1m30s").unwrap(), Duration::from_secs(90));
+        assert_eq!(duration("1.5s").unwrap(), Duration::from_millis(1500));
+        for wrong in ["15", "1x", "s", "1e400s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn walk(command: &clap::Command, path: &str) {
+            for one in command.get_subcommands() {
+                let path = format!("{path} {}", one.get_name());
+                let help = one.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("istioctl "), "{path} has no example");
+                walk(one, &path);
+            }
+        }
+        walk(&Cli::command(), "istioctl");
     }
 }

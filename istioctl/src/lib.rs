@@ -1,5 +1,13 @@
-//! What people type: is this configuration right, and do the proxies have it?
+//! What people type when something is wrong: is this configuration right, do the
+//! proxies have it, and what do they do with it?
 
 pub mod args;
 pub mod command;
-pub mod table;
+pub mod dump;
+pub mod failure;
+pub mod json;
+pub mod proxies;
+pub mod render;
+pub mod schema;
+pub mod why;
+pub mod xds;

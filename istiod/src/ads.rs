@@ -14,12 +14,13 @@ use runtime::tasks::Tasks;
 use tokio::sync::mpsc;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
-use tracing::warn;
+use tracing::{info, warn};
 use xds::Variant;
 
 use self::body::Responses;
 use self::requests::Requests;
 use crate::auth::{Caller, Chain, Credentials};
+use crate::drain::Life;
 use crate::listener::Peer;
 use crate::push::connection::{self, Hub, Incoming, OUTBOX};
 
@@ -68,6 +69,7 @@ impl Service {
     fn start<T: Message + Default + 'static>(
         &self,
         (caller, peer): From,
+        life: Option<Life>,
         variant: Variant,
         requests: Requests<T>,
         read: fn(T) -> Incoming,
@@ -83,15 +85,39 @@ impl Service {
         });
         let metrics = hub.metrics.clone();
         let last_word = outbox.clone();
+        let patience = hub.send_timeout.min(LAST_WORD);
         self.tasks.spawn("ads stream", async move {
-            if let Err(status) = connection::serve(hub, caller, peer, variant, requests, outbox).await {
+            let served = tokio::select! {
+                served = connection::serve(hub, caller, peer, variant, requests, outbox) => served,
+                why = ended(life.as_ref()) => {
+                    info!(target: "ads", ?peer, why, "connection given up");
+                    Err(Status::unavailable(why))
+                }
+            };
+            if let Err(status) = served {
                 if status.code() == Code::Internal {
                     metrics.internal_error();
                 }
-                // Nobody listens when the proxy left first, or takes nothing.
-                drop(last_word.send_timeout(Err(status), LAST_WORD).await);
+                let told = async {
+                    // Nobody listens when the proxy left first.
+                    last_word.send(Err(status)).await.ok();
+                    last_word.closed().await;
+                };
+                if tokio::time::timeout(patience, told).await.is_err()
+                    && let Some(life) = life
+                {
+                    life.is_deaf();
+                }
             }
         });
         Responses::new(variant, answers)
+    }
+}
+
+/// Completes when the connection of a stream ends, with the reason.
+async fn ended(life: Option<&Life>) -> &'static str {
+    match life {
+        Some(life) => life.ended().await,
+        None => std::future::pending().await,
     }
 }

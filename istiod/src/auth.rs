@@ -1,7 +1,9 @@
 //! Who is calling: from the credentials of a connection to a verified identity.
 
+pub mod assemble;
 pub mod client_cert;
 pub mod local;
+pub mod oidc;
 pub mod token_review;
 pub mod xfcc;
 

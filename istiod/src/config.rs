@@ -1,6 +1,7 @@
 //! What the user asked for: command line, environment, resolved settings.
 
 pub mod args;
+pub mod authority;
 pub mod env;
 pub mod features;
 
@@ -34,8 +35,12 @@ pub struct Settings {
     pub namespace: String,
     /// Domain of the cluster's services.
     pub domain: String,
+    /// The only namespace of the cluster that is watched, if there is one.
+    pub watched: Option<String>,
     /// Name of the cluster; proxies of the mesh name the same.
     pub cluster_id: String,
+    /// Who signs, and whose tokens are taken.
+    pub authority: authority::Authority,
     /// Further host names for istiod's own certificate.
     pub custom_hosts: Vec<String>,
     /// Mesh-wide settings.
@@ -92,6 +97,8 @@ pub struct Settings {
     pub keepalive: (Duration, Duration),
     /// Time after which connections of proxies end.
     pub max_connection_age: Option<Duration>,
+    /// What is done for workloads that register themselves.
+    pub registration: crate::register::Settings,
 }
 
 impl Settings {

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::guard::{Access, Guard};
 use self::observer::Observer;
+use crate::drain::{Drain, STOPPING};
 use crate::metrics;
 use crate::push::status::{Row, Table};
 use crate::world::{Problems, Wish, World};
@@ -47,6 +48,8 @@ pub struct Pages {
     pub guard: Guard,
     /// Name of this istiod among others.
     pub instance: String,
+    /// Whether this istiod stops.
+    pub drain: Drain,
 }
 
 /// What a page answers.
@@ -96,7 +99,9 @@ impl Pages {
             "/metrics" => self.metrics(),
             "/version" => text(StatusCode::OK, concat!(env!("CARGO_PKG_VERSION"), "\n")),
             "/ready" => self.ready(),
-            "/debug" | "/debug/" => respond(StatusCode::OK, "text/html; charset=utf-8", index::html()),
+            "/debug" | "/debug/" => {
+                respond(StatusCode::OK, "text/html; charset=utf-8", index::html(self.unready()))
+            }
             _ => match path.strip_prefix("/debug/") {
                 Some(page) => self.page(page, request.uri().query().unwrap_or_default(), access).response(),
                 None => Page::not_found().response(),
@@ -182,14 +187,22 @@ impl Pages {
         }
     }
 
-    /// Ready once the configuration has been read.
+    /// Ready once the configuration has been read, and until istiod stops.
     #[must_use]
     pub fn ready(&self) -> Response<Body> {
-        if self.world.borrow().serial > 0 {
-            text(StatusCode::OK, "")
-        } else {
-            text(StatusCode::SERVICE_UNAVAILABLE, "the configuration has not been read yet\n")
+        match self.unready() {
+            None => text(StatusCode::OK, ""),
+            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         }
+    }
+
+    /// Why it is not ready, if it is not.
+    fn unready(&self) -> Option<&'static str> {
+        if self.drain.has_begun() {
+            return Some(STOPPING);
+        }
+        (self.world.borrow().serial == 0)
+            .then_some("istiod is starting: the configuration has not been read yet")
     }
 
     fn metrics(&self) -> Response<Body> {

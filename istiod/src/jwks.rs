@@ -19,7 +19,8 @@ use tracing::{info, warn};
 
 use crate::metrics::Metrics;
 
-pub use client::Error;
+pub(crate) use client::shown;
+pub use client::{Client, Error};
 pub use guard::Guard;
 pub use runtime::address::Network;
 
@@ -205,7 +206,7 @@ impl Keys {
 async fn fetch(shared: Shared, wanted: Wanted) {
     let Wanted { uri, serial, timeout, mut fetched } = wanted;
     let Shared { settings, metrics, tell, tasks } = shared;
-    let client = client::Client { guard: settings.guard.clone(), insecure: settings.insecure, tasks };
+    let client = Client { guard: settings.guard.clone(), insecure: settings.insecure, tasks };
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     let mut is_failing = false;
     loop {
@@ -215,7 +216,7 @@ async fn fetch(shared: Shared, wanted: Wanted) {
         let (keys, wait) = match result {
             Ok(keys) => {
                 if is_failing || fetched.is_none() {
-                    info!(target: "jwks", uri = client::shown(&uri), "keys fetched");
+                    info!(target: "jwks", uri = shown(&uri), "keys fetched");
                 }
                 is_failing = false;
                 fetched = Some(at);
@@ -226,13 +227,13 @@ async fn fetch(shared: Shared, wanted: Wanted) {
                 if !is_failing {
                     let tokens =
                         if fetched.is_some() { "the last keys stay" } else { "every token is refused" };
-                    warn!(target: "jwks", uri = client::shown(&uri), %error, "keys cannot be fetched: {tokens}");
+                    warn!(target: "jwks", uri = shown(&uri), %error, "keys cannot be fetched: {tokens}");
                 }
                 is_failing = true;
                 let is_old = fetched.is_some_and(|fetched| at.duration_since(fetched) > MAX_AGE);
                 if is_old {
                     fetched = None;
-                    warn!(target: "jwks", uri = client::shown(&uri), "the last keys are too old: every token is refused");
+                    warn!(target: "jwks", uri = shown(&uri), "the last keys are too old: every token is refused");
                 }
                 (is_old.then_some(None), backoff.next_wait())
             }

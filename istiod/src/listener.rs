@@ -22,6 +22,7 @@ use tonic::transport::server::Connected;
 use tracing::debug;
 
 use self::handshakes::Handshakes;
+pub(crate) use self::handshakes::source;
 use crate::ca::serving::Serving;
 
 /// Time that a client has for its handshake.

@@ -61,25 +61,27 @@ async fn discover(settings: config::Settings) -> (ExitCode, Duration) {
             }
         };
     let deadline = settings.shutdown;
-    let signalled = async {
+    let mut signalled = async || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    tokio::pin!(signalled);
     let running = tokio::select! {
         running = app::build(settings) => running,
-        () = &mut signalled => return (ExitCode::SUCCESS, deadline),
+        () = signalled() => return (ExitCode::SUCCESS, deadline),
     };
     let running = match running {
         Ok(running) => running,
         Err(error) => return (fail(1, &format!("{error:#}")), Duration::ZERO),
     };
-    signalled.await;
+    signalled().await;
     tracing::info!("istiod is stopping");
     let start = Instant::now();
-    running.stop().await;
+    tokio::select! {
+        () = running.stop() => {}
+        () = signalled() => tracing::warn!("another signal: istiod ends at once"),
+    }
     (ExitCode::SUCCESS, deadline.saturating_sub(start.elapsed()))
 }
 

@@ -64,8 +64,11 @@ impl Origin {
                 tell.send_replace(mesh::selectors(&mesh.borrow_and_update().config));
             }
         });
-        let options =
-            Options { revision: places.revision.clone(), cluster: settings.cluster_id.as_str().into() };
+        let options = Options {
+            revision: places.revision.clone(),
+            cluster: settings.cluster_id.as_str().into(),
+            namespace: settings.watched.clone(),
+        };
         let Connection { client, health, .. } = connection;
         Ok(source::kubernetes::watch(tasks, client, health, options, selectors))
     }

@@ -9,6 +9,7 @@ pub mod config_map;
 pub mod files;
 pub mod inject;
 pub mod metrics;
+mod places;
 pub mod server;
 pub mod validate;
 pub mod vet;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub revision: String,
     /// Rules of cryptography that proxies are told.
     pub compliance_policy: String,
+    /// The platform of the cluster.
+    pub platform: String,
     /// Whether sidecars are restartable init containers.
     pub native: ::inject::native_sidecar::Mode,
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::gateway_names::Names;
 use crate::jwks::Keys;
 use crate::kube::mesh::Mesh;
 use crate::metrics::Metrics;
@@ -73,9 +74,25 @@ pub enum Wish {
     Push,
 }
 
-/// Longest time that the first world waits for keys of token issuers; without
-/// them every token would be refused for a moment.
-const KEYS: Duration = Duration::from_secs(2);
+/// What objects name and others know.
+#[derive(Debug)]
+pub struct Outside {
+    /// Keys of token issuers.
+    pub keys: Keys,
+    /// Addresses of gateways.
+    pub names: Names,
+}
+
+/// Longest time that the first world waits for keys of token issuers, without
+/// which every token would be refused for a moment, and for addresses of gateways.
+const OUTSIDE: Duration = Duration::from_secs(2);
+
+impl Outside {
+    /// Waits until everybody has been asked once, but not for ever.
+    async fn settle(&mut self) {
+        tokio::join!(self.keys.settle(OUTSIDE), self.names.settle(OUTSIDE));
+    }
+}
 
 /// Takes updates until the source ends; what comes in quick succession is
 /// published once. The first update is published at once: proxies wait for it.
@@ -84,7 +101,7 @@ pub async fn run(
     mut updates: mpsc::Receiver<Update>,
     mut mesh: watch::Receiver<Mesh>,
     mut wishes: mpsc::Receiver<Wish>,
-    mut keys: Keys,
+    mut outside: Outside,
     mut debounce: Debounce,
     to: Publisher,
 ) {
@@ -96,11 +113,16 @@ pub async fn run(
                 let has_moved = !update.moved.is_empty();
                 to.metrics.updates(&update);
                 let is_endpoints = is_endpoints(&update);
+                let may_name = may_name_gateways(&update);
                 let changed = builder.take(update);
-                keys.follow(builder.store());
+                outside.keys.follow(builder.store());
+                if may_name || builder.serial() == 0 {
+                    outside.names.follow(&builder.gateway_names());
+                }
                 if builder.serial() == 0 {
-                    keys.settle(KEYS).await;
-                    builder.set_keys(keys.sets());
+                    outside.settle().await;
+                    builder.set_keys(outside.keys.sets());
+                    builder.set_gateway_names(outside.names.addresses());
                     to.publish(&mut builder);
                 } else if changed && is_endpoints {
                     debounce.endpoints_changed();
@@ -113,15 +135,21 @@ pub async fn run(
                     to.count(&to.world.borrow());
                 }
             }
-            () = keys.changed() => {
-                builder.set_keys(keys.sets());
+            () = outside.keys.changed() => {
+                builder.set_keys(outside.keys.sets());
                 to.metrics.triggered("unknown");
+                debounce.changed();
+            }
+            () = outside.names.changed() => {
+                builder.set_gateway_names(outside.names.addresses());
+                to.metrics.triggered("networks");
                 debounce.changed();
             }
             Ok(()) = mesh.changed() => {
                 let Mesh { config, networks, variables } = mesh.borrow_and_update().clone();
                 let settings = builder.settings();
                 (settings.mesh, settings.networks, settings.variables) = (config, networks, variables);
+                outside.names.follow(&builder.gateway_names());
                 if builder.serial() > 0 {
                     debounce.changed();
                 }
@@ -169,6 +197,12 @@ impl Publisher {
     fn count(&self, world: &World) {
         self.metrics.problems(self.problems.borrow().iter().chain(&world.snapshot.problems));
     }
+}
+
+/// Whether an update may bring or take host names of gateways.
+fn may_name_gateways(update: &Update) -> bool {
+    let keys = update.apply.iter().map(|object| &object.key).chain(&update.delete);
+    keys.into_iter().any(|key| matches!(key.kind, Kind::Service | Kind::Node))
 }
 
 /// Whether an update is of endpoints and nothing else.

@@ -6,14 +6,20 @@
 mod attacks;
 #[path = "in_process/conflicts.rs"]
 mod conflicts;
+#[path = "in_process/deaf.rs"]
+mod deaf;
 #[path = "in_process/debug_streams.rs"]
 mod debug_streams;
+#[path = "in_process/handover.rs"]
+mod handover;
 #[path = "in_process/hostile.rs"]
 mod hostile;
 #[path = "in_process/pages.rs"]
 mod pages;
 #[path = "in_process/plane.rs"]
 mod plane;
+#[path = "in_process/raw.rs"]
+mod raw;
 #[path = "in_process/refusal.rs"]
 mod refusal;
 #[path = "in_process/secrets.rs"]

@@ -63,6 +63,8 @@ pub struct Call {
     pub path: String,
     /// Further headers.
     pub headers: Vec<(String, String)>,
+    /// Bytes that come before everything else.
+    pub before: Vec<u8>,
     /// Longest wait for the whole.
     pub limit: Duration,
 }
@@ -94,8 +96,9 @@ impl Call {
     }
 
     async fn send(&self) -> anyhow::Result<Reply> {
-        let stream = TcpStream::connect(self.address).await.context("connect")?;
+        let mut stream = TcpStream::connect(self.address).await.context("connect")?;
         stream.set_nodelay(true)?;
+        stream.write_all(&self.before).await?;
         match self.scheme {
             Scheme::Http => self.http1(stream).await,
             Scheme::Http10 => self.http10(stream).await,

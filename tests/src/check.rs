@@ -20,11 +20,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["names", "proto", "mesh", "pki"]),
     ("pilot", &["names", "proto", "mesh", "config", "xds"]),
     ("inject", &["names", "proto", "mesh", "config"]),
+    ("analysis", &["names", "proto", "mesh", "config", "pki"]),
     ("source", &["names", "config", "runtime"]),
     ("init", &["names", "runtime"]),
     ("agent", &["init", "names", "runtime", "proto", "pki", "xds", "mesh"]),
     ("istiod", &["names", "runtime", "pki", "xds", "mesh", "config", "pilot", "inject", "source", "proto"]),
-    ("istioctl", &["names", "runtime", "proto", "pki", "mesh", "config", "inject", "source"]),
+    ("istioctl", &["names", "runtime", "proto", "pki", "mesh", "config", "inject", "source", "analysis"]),
 ];
 
 /// What the programs beside every workload must never link: it costs each pod.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::client::Ask;
 use crate::load::{Load, Report};
 use crate::mesh::place::{self, Name};
-use crate::mesh::{ISTIOD, Mesh, Options};
+use crate::mesh::{Mesh, Options};
 use crate::netns::pause;
 use crate::program::Programs;
 
@@ -73,12 +73,18 @@ pub fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
         let name = options.name.as_str();
         let other = if name == NAME { String::new() } else { format!(" --name {name}") };
         let (dir, client) = (mesh.dir.display(), &mesh.client);
+        let roster = mesh.roster();
+        let roster = roster.display();
         let page = format!("http://{}:9080/productpage", mesh.pod("productpage-v1")?.workload.address);
         say(&format!(
             "\nThe mesh stays up.\n\
              enter a pod:               ip netns exec {name}-productpage-v1 bash\n\
              ask as the plain client:   ip netns exec {client} curl -H 'end-user: jason' {page}\n\
-             see what proxies have:     ip netns exec {client} {dir}/bin/istioctl ps --debug-address {ISTIOD}:15014\n\
+             ask about the mesh:        export ISTIOCTL_MESH={roster}; PATH=$PATH:{dir}/bin\n\
+             see what proxies have:     istioctl proxy-status\n\
+             compare with istiod's:     istioctl proxy-status productpage-v1.default\n\
+             look into a proxy:         istioctl proxy-config routes productpage-v1.default --name 9080\n\
+             see what it logs:          istioctl proxy-config log svc/reviews.default --level rbac:debug\n\
              change its configuration:  {}/*.yaml\n\
              read logs:                 {dir}/log\n\
              stop it:                   scripts/demo stop{other}",

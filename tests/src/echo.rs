@@ -3,6 +3,7 @@
 
 mod answer;
 mod forward;
+pub mod proxied;
 mod recorded;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -136,10 +137,12 @@ struct Server {
 impl Server {
     async fn connection(&self, mut stream: TcpStream, peer: SocketAddr, kind: Kind) -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
-        let mut seen = Seen { name: self.name.clone(), local: stream.local_addr()?, peer, sni: None };
+        let (name, local) = (self.name.clone(), stream.local_addr()?);
+        let mut seen = Seen { name, local, peer, sni: None, proxied: None };
         if kind == Kind::First {
             stream.write_all(GREETING.as_bytes()).await?;
         }
+        seen.proxied = proxied::take(&mut stream).await?;
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
             return Ok(());

@@ -28,6 +28,20 @@ const ISTIOD: &str = "istiod.istio-system.svc";
 /// Requests of a stream that may wait.
 const QUEUE: usize = 16;
 
+/// `grpc.health.v1.HealthCheckRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HealthQuestion {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+/// `grpc.health.v1.HealthCheckResponse`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct HealthAnswer {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
 /// A connection.
 #[derive(Clone, Debug)]
 pub struct Channel(SendRequest<Body>);
@@ -68,6 +82,22 @@ impl Channel {
         #[expect(clippy::disallowed_methods, reason = "ends with its connection")]
         tokio::spawn(connection);
         Ok(Self(sender))
+    }
+
+    /// Asks gRPC's health service for the status of a service.
+    ///
+    /// # Errors
+    /// What it answers instead.
+    pub async fn health(&self, service: &str) -> anyhow::Result<i32> {
+        let mut sender = self.0.clone();
+        let caller = tower::service_fn(move |request| sender.send_request(request));
+        let origin = http::Uri::from_static("http://localhost");
+        let mut client = tonic::client::Grpc::with_origin(caller, origin);
+        client.ready().await?;
+        let codec = tonic_prost::ProstCodec::<HealthQuestion, HealthAnswer>::default();
+        let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+        let question = Request::new(HealthQuestion { service: service.to_owned() });
+        Ok(client.unary(question, path, codec).await?.into_inner().status)
     }
 
     /// Opens an incremental xDS stream and sends the first request.

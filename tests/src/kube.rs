@@ -3,6 +3,7 @@
 //! and no controller manager; [`Cluster`] makes the service accounts that the
 //! latter would make.
 
+mod clients;
 mod cluster;
 pub mod crd;
 mod cut;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 
+pub use clients::{CLIENTS, programs as clients};
 pub use cluster::{Cluster, Place};
 pub use cut::Cut;
 pub use istiod::{Istiod, Resources};

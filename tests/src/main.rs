@@ -229,9 +229,9 @@ fn xds_adapter(args: &XdsAdapter) -> ExitCode {
     }
 }
 
-/// The program beside this one.
-fn init_program() -> anyhow::Result<PathBuf> {
-    Ok(std::env::current_exe()?.with_file_name("istio-init"))
+/// A program beside this one.
+fn program(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(name))
 }
 
 fn oracle(args: &Oracle) -> ExitCode {
@@ -247,8 +247,12 @@ fn oracle(args: &Oracle) -> ExitCode {
             .map_err(anyhow::Error::from)
             .and_then(|runtime| runtime.block_on(oracle::validate::run(&args.dir, &args.only, args.verbose))),
         "xds-push" => oracle::xds_push::run(&args.dir, &args.only, args.verbose),
-        "init" => init_program()
+        "analyze" => program("istioctl")
+            .and_then(|program| oracle::analyze::run(&args.dir, &program, &args.only, args.verbose)),
+        "init" => program("istio-init")
             .and_then(|program| oracle::init::run(&args.dir, &program, &args.only, args.verbose)),
+        "istioctl" => program("istioctl")
+            .and_then(|program| oracle::istioctl::run(&args.dir, &program, &args.only, args.verbose)),
         set => {
             eprintln!(
                 "harness oracle: the set {set:?} is not built yet; there are: authz, init, inject, xds"

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod istiod;
 pub mod place;
 pub mod pod;
+mod roster;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -161,6 +162,7 @@ impl Mesh {
             pod.wait_ready()?;
             tell(&pod.workload.name);
         }
+        fs::write(mesh.roster(), mesh.roster_text()).context("the file of the pods' names")?;
         Ok(mesh)
     }
 

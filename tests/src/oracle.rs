@@ -1,11 +1,13 @@
 //! Comparison with what another implementation answered on the same inputs.
 
 pub mod accept;
+pub mod analyze;
 pub mod authz;
 pub mod ca;
 pub mod difference;
 pub mod init;
 pub mod inject;
+pub mod istioctl;
 pub mod validate;
 pub mod xds;
 pub mod xds_push;

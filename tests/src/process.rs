@@ -1,10 +1,12 @@
 //! A program that runs beside the harness, with its output in a file.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -12,6 +14,20 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::netns::{make, pause};
+
+/// Groups of the programs that run.
+static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+fn running() -> MutexGuard<'static, BTreeSet<i32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every program that runs beside the harness, and what it started.
+pub fn kill_all() {
+    for group in &*running() {
+        kill(Pid::from_raw(-group), Signal::SIGKILL).ok();
+    }
+}
 
 /// A running program; it is killed when dropped.
 #[derive(Debug)]
@@ -30,7 +46,11 @@ impl Process {
         let (out, err) = (open().with_context(|| log.display().to_string())?, open()?);
         // A group of its own: Ctrl-C is for the harness, which ends the others in order.
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
-        let child = make(|| command.spawn().with_context(|| format!("{command:?}")))?;
+        let child = make(|| {
+            let child = command.spawn().with_context(|| format!("{command:?}"))?;
+            running().insert(i32::try_from(child.id())?);
+            Ok(child)
+        })?;
         Ok(Self { child: Some(child), log: log.to_owned() })
     }
 
@@ -46,7 +66,16 @@ impl Process {
 
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut()?.try_wait().ok().flatten()
+        let status = self.child.as_mut()?.try_wait().ok().flatten()?;
+        self.forget();
+        Some(status)
+    }
+
+    /// Its number may be another one's from now on.
+    fn forget(&self) {
+        if let Some(group) = self.pid().and_then(|pid| i32::try_from(pid).ok()) {
+            running().remove(&group);
+        }
     }
 
     /// Sends it a signal.
@@ -81,11 +110,13 @@ impl Process {
             child.kill()?;
             child.wait()?;
         }
+        self.forget();
         Err(io::Error::new(io::ErrorKind::TimedOut, format!("still running after {limit:?}, killed")))
     }
 
     /// Lets it go on after the harness.
     pub fn release(&mut self) {
+        self.forget();
         self.child = None;
     }
 }
@@ -96,5 +127,6 @@ impl Drop for Process {
             child.kill().ok();
             child.wait().ok();
         }
+        self.forget();
     }
 }

@@ -21,6 +21,8 @@ mod extensions;
 mod gateway;
 #[path = "e2e/interruption.rs"]
 mod interruption;
+#[path = "e2e/istioctl.rs"]
+mod istioctl;
 #[path = "e2e/life.rs"]
 mod life;
 #[path = "e2e/outage.rs"]
@@ -29,6 +31,10 @@ mod outage;
 mod policies;
 #[path = "e2e/proxyless.rs"]
 mod proxyless;
+#[path = "e2e/register.rs"]
+mod register;
+#[path = "e2e/rotation.rs"]
+mod rotation;
 #[path = "e2e/routes.rs"]
 mod routes;
 #[path = "e2e/secure.rs"]
@@ -41,6 +47,8 @@ mod sidecar;
 mod start;
 #[path = "e2e/traffic.rs"]
 mod traffic;
+#[path = "e2e/why.rs"]
+mod why;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -66,6 +74,7 @@ const CASES: &[&[Case]] = &[
     certificate::CASES,
     proxyless::CASES,
     services::CASES,
+    istioctl::CASES,
     life::CASES,
     outage::CASES,
 ];
@@ -92,7 +101,11 @@ fn main() -> ExitCode {
     let of_dynamic = of_one_mesh(dynamic::CASES, dynamic::start, &mut trials);
     let of_cases = of_one_mesh(cases::CASES, cases::start, &mut trials);
     let of_secure = of_one_mesh(secure::CASES, secure::start, &mut trials);
-    for (name, case) in start::CASES.iter().chain(interruption::CASES).chain(dns::CASES) {
+    let of_why = of_one_mesh(why::CASES, why::start, &mut trials);
+    let of_register = of_one_mesh(register::CASES, register::start, &mut trials);
+    for (name, case) in
+        start::CASES.iter().chain(interruption::CASES).chain(dns::CASES).chain(rotation::CASES)
+    {
         trials.push(Trial::test(*name, move || case().map_err(|error| format!("{error:#}").into())));
     }
     for trial in &mut trials {
@@ -100,7 +113,17 @@ fn main() -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&args, trials);
     // Removes everything before the program ends.
-    for mesh in [of_bookinfo, of_gateway, of_extensions, of_policies, of_cases, of_dynamic, of_secure] {
+    for mesh in [
+        of_bookinfo,
+        of_gateway,
+        of_extensions,
+        of_policies,
+        of_cases,
+        of_dynamic,
+        of_secure,
+        of_register,
+        of_why,
+    ] {
         drop(mesh.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
     conclusion.exit_code()

@@ -3,14 +3,26 @@
 
 #![expect(clippy::print_stdout, reason = "times that were measured are worth seeing")]
 
+#[path = "kube/authority.rs"]
+mod authority;
 #[path = "kube/ca.rs"]
 mod ca;
+#[path = "kube/charts.rs"]
+mod charts;
 #[path = "kube/discovery.rs"]
 mod discovery;
+#[path = "kube/install.rs"]
+mod install;
+#[path = "kube/istioctl.rs"]
+mod istioctl;
 #[path = "kube/node.rs"]
 mod node;
 #[path = "kube/outage.rs"]
 mod outage;
+#[path = "kube/register.rs"]
+mod register;
+#[path = "kube/signers.rs"]
+mod signers;
 #[path = "kube/validate.rs"]
 mod validate;
 
@@ -22,14 +34,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
 use istio_tests::kube::{self, Cluster, Istiod};
+use istio_tests::mesh::place::remove_held;
 use istio_tests::program::REQUIRE;
+use istio_tests::{interrupt, process};
 use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 
 type Case = (&'static str, fn(&mut Stage) -> anyhow::Result<()>);
 
 /// Everything that is claimed, in the order in which it runs.
-const CASES: &[&[Case]] = &[discovery::CASES, ca::CASES, outage::CASES, validate::CASES];
+const CASES: &[&[Case]] = &[
+    discovery::CASES,
+    ca::CASES,
+    authority::CASES,
+    signers::CASES,
+    outage::CASES,
+    register::CASES,
+    validate::CASES,
+    istioctl::CASES,
+    charts::CASES,
+];
 
 /// The sidecar that asks.
 const NODE: &str = "sidecar~10.77.0.11~productpage-v1.default~default.svc.cluster.local";
@@ -46,7 +70,7 @@ fn main() -> ExitCode {
     args.test_threads = Some(1);
     #[expect(clippy::disallowed_methods, reason = "the harness's one look at its environment")]
     let is_required = env::var(REQUIRE).is_ok_and(|value| value == "1");
-    let is_possible = match kube::programs() {
+    let is_possible = match kube::programs().and_then(|_| kube::clients()) {
         Ok(_) => true,
         Err(error) if is_required => {
             eprintln!("{error:#}");
@@ -57,6 +81,19 @@ fn main() -> ExitCode {
             false
         }
     };
+    // Whatever ends this program, nothing of it stays.
+    let Ok(scratch) = tempfile::Builder::new().prefix("istio-kube-suite-").tempdir() else {
+        eprintln!("no folder for files");
+        return ExitCode::FAILURE;
+    };
+    tempfile::env::override_temp_dir(scratch.path()).ok();
+    let dir = scratch.path().to_owned();
+    let remove = move || {
+        process::kill_all();
+        remove_held();
+        std::fs::remove_dir_all(dir).ok();
+    };
+    interrupt::handle(remove, exit);
     let stage: Arc<Mutex<Option<Stage>>> = Arc::default();
     let mut trials = Vec::new();
     for (name, case) in CASES.iter().copied().flatten() {
@@ -74,10 +111,16 @@ fn main() -> ExitCode {
     // Those with pods that run have a cluster of their own.
     let node = node::trials(&mut trials, is_possible);
     let conclusion = libtest_mimic::run(&args, trials);
+    interrupt::wait_if_interrupted();
     drop(node.lock().unwrap_or_else(PoisonError::into_inner).take());
     // Ends its programs before this one ends.
     drop(stage.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit_code()
+}
+
+#[expect(clippy::disallowed_methods, reason = "called when a signal ends the program")]
+fn exit(code: i32) {
+    std::process::exit(code);
 }
 
 impl Stage {

@@ -45,7 +45,7 @@ pub struct Dialer {
     metrics: Arc<Metrics>,
     /// What is dialled in advance, and since when.
     standby: Mutex<Option<(oneshot::Receiver<Connection>, Instant)>>,
-    /// The address that was lost last: the others come first.
+    /// The address that was lost last, or did not take a stream: the others come first.
     lost: Mutex<Option<SocketAddr>>,
     told: Told,
 }
@@ -84,10 +84,15 @@ impl Dialer {
         self.dial().await
     }
 
+    /// An istiod does not take a stream: the others come first.
+    pub fn avoid(&self, address: SocketAddr) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+    }
+
     /// istiod was lost: dials it, unless somebody else's loss has done so.
     pub fn prepare(self: &Arc<Self>, lost: Option<SocketAddr>) {
-        if lost.is_some() {
-            *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = lost;
+        if let Some(address) = lost {
+            self.avoid(address);
         }
         let mut standby = self.standby.lock().unwrap_or_else(PoisonError::into_inner);
         if standby.is_some() {

@@ -155,6 +155,9 @@ impl Proxy {
                     if !is_held {
                         return ended(refusal.status);
                     }
+                    if let Some(address) = refusal.address {
+                        self.shared.dialer.avoid(address);
+                    }
                     backoff.sleep().await;
                 }
             }

@@ -2,13 +2,17 @@
 //! whole listener for a set that it cannot use.
 
 mod curve;
-mod unique;
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::DeserializeSeed as _;
 use serde_json::{Map, Value};
 
+use crate::json::Reader;
 use curve::Curve;
+
+/// Deepest nesting; Envoy's parser ends at 100.
+const DEPTH: usize = 64;
 
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::URL_SAFE,
@@ -37,7 +41,7 @@ pub enum Error {
 /// # Errors
 /// When no token could be checked with it.
 pub fn check(text: &str) -> Result<Vec<usize>, Error> {
-    let value = unique::parse(text).map_err(|error| Error::Json(error.to_string()))?;
+    let value = parse(text).map_err(|error| Error::Json(error.to_string()))?;
     let Value::Object(set) = value else { return Err(Error::NoKeys) };
     let Some(Value::Array(keys)) = set.get("keys") else { return Err(Error::NoKeys) };
     let mut first = None;
@@ -53,6 +57,14 @@ pub fn check(text: &str) -> Result<Vec<usize>, Error> {
     }
     let is_private = |key: &Value| key.get("d").is_some() || key.get("kty").is_some_and(|kty| kty == "oct");
     Ok(keys.iter().enumerate().filter(|(_, key)| is_private(key)).map(|(index, _)| index).collect())
+}
+
+/// Reads a text that all parsers read alike.
+fn parse(text: &str) -> Result<Value, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let value = Reader::strict(DEPTH).deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(value)
 }
 
 /// Whether Envoy can check a token with a key.

@@ -36,6 +36,28 @@ pub struct Node {
 pub struct NodeStatus {
     /// What it runs.
     pub node_info: NodeInfo,
+    /// Where it is reached.
+    pub addresses: Vec<NodeAddress>,
+}
+
+/// Where a node is reached.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct NodeAddress {
+    /// `InternalIP`, `ExternalIP`, `Hostname` and others.
+    #[serde(rename = "type")]
+    pub address_type: String,
+    /// The address.
+    pub address: String,
+}
+
+impl Node {
+    /// Its first address from outside of the cluster.
+    #[must_use]
+    pub fn external(&self) -> Option<&str> {
+        let is_external = |one: &&NodeAddress| one.address_type == "ExternalIP" && !one.address.is_empty();
+        self.status.addresses.iter().find(is_external).map(|one| one.address.as_str())
+    }
 }
 
 /// What a node runs.

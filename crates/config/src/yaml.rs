@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use crate::kind::{Found, metadata};
 use crate::validate::{Checker, Finding, is_dns_label, is_dns_subdomain, nearest};
-use crate::{Key, Kind, Meta, Object, Position, Problem, Severity};
+use crate::{Key, Kind, Meta, Object, Position, Problem, Severity, Spec};
 use content::ReadError;
-use tree::{Lines, Located};
+pub use tree::Lines;
+use tree::Located;
 
 /// Largest file that is read.
 pub const MAX_FILE: usize = 32 * 1024 * 1024;
@@ -82,6 +83,28 @@ pub fn read_asked(source: &Arc<str>, kind: Kind, value: Value) -> Contents {
     let mut reader = Reader::new(source.clone(), false);
     reader.has_checked_names = true;
     reader.api_object(kind, value)
+}
+
+/// Reads one document of a file as a value, with the lines of its fields.
+///
+/// # Errors
+/// What makes it no YAML, with the line in the document if that is known.
+pub fn document(text: &str) -> Result<(Value, Lines), (String, Option<usize>)> {
+    let Located { value, lines } = tree::read(text).map_err(|error| {
+        let line = error.location().and_then(|location| usize::try_from(location.line()).ok());
+        (reason(&error.to_string()), line)
+    })?;
+    Ok((value, lines))
+}
+
+/// Reads what an object of a kind says, by no rule but those of its type. What
+/// is null in it is taken out.
+///
+/// # Errors
+/// The field that does not fit, and why.
+pub fn spec(kind: Kind, object: &mut Value) -> Result<Spec, (String, String)> {
+    drop_nulls(object);
+    kind.read(object, &mut Vec::new()).map_err(|error| (error.field, error.message))
 }
 
 fn read_all(mut reader: Reader, text: &str) -> Contents {
@@ -362,7 +385,7 @@ fn top_level(kind: Kind, value: &Value) -> Vec<(String, String)> {
 
 /// Takes out fields that are null, which is how some tools write absent ones.
 /// In maps of strings null is an empty string, as the API server reads it.
-fn drop_nulls(object: &mut Value) {
+pub fn drop_nulls(object: &mut Value) {
     for pointer in ["/metadata/labels", "/metadata/annotations", "/spec/selector"] {
         let map = object.pointer_mut(pointer).and_then(Value::as_object_mut);
         for value in map.into_iter().flat_map(|map| map.values_mut()).filter(|value| value.is_null()) {

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     fn settings(config: &str) -> Settings {
-        Settings::read(config, "{}", Default::default(), "").unwrap()
+        Settings::read(config, "{}", "").unwrap()
     }
 
     #[test]

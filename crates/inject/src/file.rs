@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mesh::{MeshConfig, ProxyConfig};
 use serde_json::{Value, json};
 
 use crate::decide::decide;
@@ -51,6 +52,7 @@ pub enum Error {
 /// At the first document that cannot be injected.
 pub fn inject(
     settings: &Settings,
+    mesh: &MeshConfig,
     native: Mode,
     text: &str,
     warn: &mut dyn FnMut(String),
@@ -64,7 +66,7 @@ pub fn inject(
             serde_saphyr::from_str(&document).map_err(|error| wrong(error.to_string()))?
         };
         let mut changed = value.clone();
-        object(settings, native, &mut changed, warn)?;
+        object(settings, mesh, native, &mut changed, warn)?;
         if changed == value {
             out += &document;
             if !document.ends_with('\n') {
@@ -100,6 +102,7 @@ fn documents(text: &str) -> Vec<String> {
 /// Injects one object, in place.
 fn object(
     settings: &Settings,
+    mesh: &MeshConfig,
     native: Mode,
     value: &mut Value,
     warn: &mut dyn FnMut(String),
@@ -107,7 +110,7 @@ fn object(
     let kind = pod::text(value, "/kind").to_owned();
     if kind == "List" {
         let items = value.get_mut("items").and_then(Value::as_array_mut);
-        return items.into_iter().flatten().try_for_each(|item| object(settings, native, item, warn));
+        return items.into_iter().flatten().try_for_each(|item| object(settings, mesh, native, item, warn));
     }
     let name = pod::text(value, "/metadata/name").to_owned();
     let namespace = pod::text(value, "/metadata/namespace").to_owned();
@@ -159,25 +162,32 @@ fn object(
     }
     let annotation = pod["metadata"]["annotations"][names::annotation::PROXY_CONFIG].as_str();
     // Annotations are checked first: they are told all at once.
-    let proxy = match proxy_config::of_annotation(&settings.mesh, annotation) {
+    let proxy = match proxy_config::of_annotation(mesh, annotation) {
         Ok(proxy) => proxy,
         Err(error) => {
-            let base = proxy_config::of_annotation(&settings.mesh, None)?;
-            let request = request(&pod, owner, base, native);
+            let base = proxy_config::of_annotation(mesh, None)?;
+            let request = request(&pod, mesh, owner, base, native);
             pipeline::inject(settings, &request)?;
             return Err(error.into());
         }
     };
-    let injected = pipeline::inject(settings, &request(&pod, owner, proxy, native))?;
+    let injected = pipeline::inject(settings, &request(&pod, mesh, owner, proxy, native))?;
     for (pointer, part) in [(metadata, "metadata"), (spec, "spec")] {
         put(value, pointer, injected[part].clone());
     }
     Ok(())
 }
 
-fn request<'a>(pod: &'a Value, owner: Owner, proxy: mesh::ProxyConfig, native: Mode) -> Request<'a> {
+fn request<'a>(
+    pod: &'a Value,
+    mesh: &'a MeshConfig,
+    owner: Owner,
+    proxy: ProxyConfig,
+    native: Mode,
+) -> Request<'a> {
     Request {
         pod,
+        mesh,
         owner,
         proxy,
         native: native_sidecar::is_on(native, None, ""),
@@ -202,13 +212,15 @@ mod tests {
     const SETTINGS: &str = "templates: {own: 'metadata: {annotations: {a: b}}'}\ndefaultTemplates: [own]";
 
     fn settings() -> Settings {
-        Settings::read(SETTINGS, "{}", Default::default(), "").unwrap()
+        Settings::read(SETTINGS, "{}", "").unwrap()
     }
 
     #[test]
     fn what_is_no_workload_stays_as_it_is() {
         let text = "# comment\nkind: Service\nmetadata: {name: a}\n---\n\n---\nkind: ConfigMap # x\n";
-        let out = inject(&settings(), Mode::Off, text, &mut |warning| panic!("{warning}")).unwrap();
+        let out =
+            inject(&settings(), &MeshConfig::default(), Mode::Off, text, &mut |warning| panic!("{warning}"))
+                .unwrap();
         assert_eq!(
             out,
             "# comment\nkind: Service\nmetadata: {name: a}\n---\n\n---\nkind: ConfigMap # x\n---\n"
@@ -219,7 +231,9 @@ mod tests {
     fn unknown_fields_of_workloads_stay() {
         let text =
             "kind: Deployment\nfuture: 1\nspec: {template: {x: w, spec: {containers: [{name: c, z: 1}]}}}";
-        let out = inject(&settings(), Mode::Off, text, &mut |warning| panic!("{warning}")).unwrap();
+        let out =
+            inject(&settings(), &MeshConfig::default(), Mode::Off, text, &mut |warning| panic!("{warning}"))
+                .unwrap();
         let value: Value = serde_saphyr::from_str(out.trim_end_matches("---\n")).unwrap();
         assert_eq!(value["future"], 1);
         assert_eq!(value["spec"]["template"]["x"], "w");
@@ -271,8 +285,14 @@ mod tests {
 
     #[test]
     fn a_workload_without_pods_is_refused() {
-        let error =
-            inject(&settings(), Mode::Off, "kind: Job\nmetadata: {name: j}", &mut |_| {}).unwrap_err();
+        let error = inject(
+            &settings(),
+            &MeshConfig::default(),
+            Mode::Off,
+            "kind: Job\nmetadata: {name: j}",
+            &mut |_| {},
+        )
+        .unwrap_err();
         assert!(error.to_string().starts_with("Job \"j\": spec.template is required"), "{error}");
     }
 }

@@ -8,6 +8,7 @@ mod decide;
 pub mod file;
 mod merge;
 pub mod native_sidecar;
+mod openshift;
 pub mod owner;
 pub mod patch;
 mod pipeline;

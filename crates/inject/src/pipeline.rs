@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh::ProxyConfig;
+use mesh::{MeshConfig, ProxyConfig};
 use names::{annotation as key, label};
 use proto::istio::mesh::v1alpha1::proxy_config::InboundInterceptionMode;
 use serde_json::{Map, Value, json};
@@ -64,6 +64,8 @@ pub enum Error {
 pub struct Request<'a> {
     /// The pod.
     pub pod: &'a Value,
+    /// Settings of the mesh.
+    pub mesh: &'a MeshConfig,
     /// What it belongs to.
     pub owner: Owner,
     /// Settings of its proxy, of all layers.
@@ -93,6 +95,7 @@ pub fn inject(settings: &Settings, request: &Request<'_>) -> Result<Value, Error
     let stripped = reinject::strip(request.pod, status.as_ref(), agent)?;
     let context = Context {
         settings,
+        mesh: request.mesh,
         pod: &stripped,
         annotations: pod::strings(&stripped, "annotations"),
         labels: pod::strings(&stripped, "labels"),
@@ -127,7 +130,7 @@ pub fn inject(settings: &Settings, request: &Request<'_>) -> Result<Value, Error
 
     let variables = variables(settings, request);
     overwrite(&mut merged, &variables);
-    prometheus::merge(&mut merged, &settings.mesh, agent)?;
+    prometheus::merge(&mut merged, request.mesh, agent)?;
     prometheus::secure_port(&mut merged);
     let setting = settings.values.is_on("sidecarInjectorWebhook.rewriteAppHTTPProbe");
     if probe::is_on(&merged, setting) {

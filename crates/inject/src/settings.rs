@@ -1,10 +1,7 @@
-//! What the injector is told: its ConfigMap (`config` and `values`), and the
-//! settings of the mesh.
+//! What the injector is told: its ConfigMap (`config` and `values`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use mesh::MeshConfig;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -134,12 +131,12 @@ pub struct Settings {
     pub injected_annotations: BTreeMap<String, String>,
     /// Helm's values.
     pub values: Values,
-    /// Settings of the mesh.
-    pub mesh: Arc<MeshConfig>,
     /// Revision of the control plane; empty or `default` for the default one.
     pub revision: String,
     /// `COMPLIANCE_POLICY`, such as `fips-140-2`.
     pub compliance_policy: String,
+    /// `PLATFORM`: on `openshift` namespaces say which users there are.
+    pub platform: String,
     /// What has no effect, or another one than the user may think.
     pub warnings: Vec<String>,
 }
@@ -149,7 +146,7 @@ impl Settings {
     ///
     /// # Errors
     /// When one of them cannot be used.
-    pub fn read(config: &str, values: &str, mesh: Arc<MeshConfig>, revision: &str) -> Result<Self, Error> {
+    pub fn read(config: &str, values: &str, revision: &str) -> Result<Self, Error> {
         let wrong = |why: String| Error::Document { document: "config", why };
         let parsed = mesh::yaml::parse(config).map_err(|error| wrong(error.to_string()))?;
         let document: Document = serde_json::from_value(parsed).map_err(|error| wrong(error.to_string()))?;
@@ -189,9 +186,9 @@ impl Settings {
             always_inject: document.always_inject_selector.unwrap_or_default(),
             injected_annotations: document.injected_annotations.unwrap_or_default(),
             values: Values(values),
-            mesh,
             revision: revision.to_owned(),
             compliance_policy: String::new(),
+            platform: String::new(),
             warnings,
         })
     }

@@ -10,7 +10,7 @@ mod volume;
 
 use std::collections::BTreeMap;
 
-use mesh::ProxyConfig;
+use mesh::{MeshConfig, ProxyConfig};
 use names::annotation;
 use proto::istio::mesh::v1alpha1::proxy_config::InboundInterceptionMode;
 use serde_json::Value;
@@ -71,6 +71,7 @@ pub enum Error {
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) settings: &'a Settings,
+    pub(crate) mesh: &'a MeshConfig,
     /// The pod without what an earlier injection put in.
     pub(crate) pod: &'a Value,
     pub(crate) annotations: BTreeMap<String, String>,

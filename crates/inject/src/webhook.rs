@@ -1,22 +1,27 @@
 //! A question of the API server about a pod, and the answer: bytes in, bytes
 //! out, so that it is the same for every server.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use config::kube::Namespace;
 use config::{Store, admission};
+use mesh::MeshConfig;
 use serde_json::Value;
 
 use crate::decide::decide;
 use crate::native_sidecar::{self, Mode};
 use crate::pipeline::{self, Request};
 use crate::settings::Settings;
-use crate::{owner, patch, pod, proxy_config, shape, url};
+use crate::{openshift, owner, patch, pod, proxy_config, shape, url};
 
 /// What the injector knows beside its settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation<'a> {
+    /// Settings of the mesh.
+    pub mesh: &'a MeshConfig,
     /// Objects of the mesh, of which `ProxyConfig` counts.
     pub store: &'a Store,
     /// The switch for restartable init containers.
@@ -105,7 +110,9 @@ pub fn answer(
         let outcome = Outcome::Skipped(verdict.reason);
         return Answer::json(&review.allow(&warnings), outcome, name, verdict.warning);
     }
-    match pipeline::inject(settings, &request(settings, situation, path, pod, namespace)) {
+    let is_openshift = settings.platform == openshift::NAME;
+    let asked = if is_openshift { openshift::own_user(pod) } else { Cow::Borrowed(pod) };
+    match pipeline::inject(settings, &request(settings, situation, path, &asked, namespace)) {
         Ok(injected) => {
             let operations = Value::Array(patch::between(pod, &injected)).to_string();
             let value = review.patch(STANDARD.encode(operations), &warnings);
@@ -122,7 +129,7 @@ pub fn answer(
 #[must_use]
 pub fn request<'a>(
     settings: &Settings,
-    situation: &Situation<'_>,
+    situation: &Situation<'a>,
     path: &str,
     pod: &'a Value,
     namespace: &str,
@@ -131,13 +138,20 @@ pub fn request<'a>(
     // Of other clusters no nodes are known.
     let is_here = pipeline::cluster(settings, &variables) == situation.cluster;
     let nodes = situation.nodes.filter(|_| is_here);
+    let mut ids = Request::IDS;
+    if settings.platform == openshift::NAME
+        && let Some((object, _)) = situation.store.get::<Namespace>("", namespace)
+    {
+        ids = openshift::ids(&object.meta.annotations);
+    }
     Request {
         pod,
+        mesh: situation.mesh,
         owner: owner::of(pod, namespace),
-        proxy: proxy_config::effective(&settings.mesh, situation.store, pod, namespace),
+        proxy: proxy_config::effective(situation.mesh, situation.store, pod, namespace),
         native: native_sidecar::is_on(situation.native, nodes, pod::text(pod, "/spec/nodeName")),
         variables,
-        ids: Request::IDS,
+        ids,
     }
 }
 

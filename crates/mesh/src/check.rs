@@ -1,5 +1,8 @@
 //! Rules of the mesh configuration: what breaks one keeps the last good one in force.
 
+mod policy;
+mod proxy;
+
 use std::net::IpAddr;
 
 use proto::istio::mesh::v1alpha1::proxy_config::ClusterName;
@@ -11,6 +14,11 @@ use proto::wkt::Duration;
 const CONNECT_NANOS: i128 = 3_600_000_000_000;
 const MILLISECOND: i128 = 1_000_000;
 const SECOND: i128 = 1_000_000_000;
+/// Curves of key exchanges that Envoy knows.
+const CURVES: [&str; 7] =
+    ["P-224", "P-256", "P-384", "P-521", "X25519", "X25519Kyber768Draft00", "X25519MLKEM768"];
+/// How proxies were told to give addresses once.
+const OLD_ALLOCATION: &str = "ISTIO_META_DNS_AUTO_ALLOCATE";
 /// Labels that say where a workload runs.
 const PLACES: [&str; 3] =
     ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
@@ -32,6 +40,15 @@ pub(crate) fn mesh(config: &MeshConfig) -> Result<(), String> {
     }
     if let Some(setting) = &config.locality_lb_setting {
         locality(setting).map_err(|error| format!("localityLbSetting{error}"))?;
+    }
+    if let Some(setting) = &config.zone_aware_lb_setting {
+        policy::zones(setting).map_err(|error| format!("zoneAwareLbSetting{error}"))?;
+    }
+    if let Some(policy) = &config.default_traffic_policy {
+        policy::traffic(policy).map_err(|error| format!("defaultTrafficPolicy.{error}"))?;
+    }
+    if let Some(retry) = &config.default_inbound_http_retry_policy {
+        policy::retry(retry).map_err(|error| format!("defaultInboundHttpRetryPolicy.{error}"))?;
     }
     for (index, settings) in config.service_settings.iter().enumerate() {
         for (number, host) in settings.hosts.iter().enumerate() {
@@ -77,6 +94,19 @@ fn proxy(config: &ProxyConfig) -> Result<(), String> {
             address(field, &text)?;
         }
     }
+    let metrics = &config.envoy_metrics_service_address;
+    if !metrics.is_empty() {
+        address("envoyMetricsServiceAddress", metrics)?;
+    }
+    if let Some(tracing) = &config.tracing {
+        proxy::tracing(tracing).map_err(|error| format!("tracing.{error}"))?;
+    }
+    if let Some(provider) = &config.private_key_provider {
+        proxy::private_key(provider).map_err(|error| format!("privateKeyProvider{error}"))?;
+    }
+    if let Some(settings) = &config.connection_settings {
+        proxy::connections(settings).map_err(|error| format!("connectionSettings.{error}"))?;
+    }
     port("proxyAdminPort", config.proxy_admin_port)?;
     port("statusPort", config.status_port)
 }
@@ -109,7 +139,7 @@ fn address(field: &str, text: &str) -> Result<(), String> {
 }
 
 /// A DNS name, which may begin with a wildcard.
-fn is_host(text: &str, with_wildcard: bool) -> bool {
+pub(crate) fn is_host(text: &str, with_wildcard: bool) -> bool {
     let is_label = |label: &str| {
         let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_alphanumeric());
         label.len() <= 63
@@ -144,16 +174,50 @@ fn locality(setting: &LocalityLoadBalancerSetting) -> Result<(), String> {
             ));
         }
     }
+    for (index, distribute) in setting.distribute.iter().enumerate() {
+        let places = distribute.to.keys().map(String::as_str);
+        policy::localities(&format!(".distribute[{index}].to"), places)?;
+    }
+    policy::localities(".distribute[].from", setting.distribute.iter().map(|one| one.from.as_str()))?;
     for (index, pair) in setting.failover.iter().enumerate() {
-        let at = format!(".failover[{index}]");
-        if pair.from == pair.to {
-            return Err(format!("{at}: {:?} cannot fail over to itself: name another region", pair.from));
-        }
-        if [&pair.from, &pair.to].into_iter().any(|region| region.contains(['/', '*'])) {
-            return Err(format!("{at}: expected regions, without a zone or *"));
-        }
+        regions(&format!(".failover[{index}]"), &pair.from, &pair.to)?;
     }
     Ok(())
+}
+
+/// What is wrong with a region that another one takes the place of.
+fn regions(at: &str, from: &str, to: &str) -> Result<(), String> {
+    if from == to {
+        return Err(format!("{at}: {from:?} cannot fail over to itself: name another region"));
+    }
+    if [from, to].into_iter().any(|region| region.contains(['/', '*'])) {
+        return Err(format!("{at}: expected regions, without a zone or *"));
+    }
+    Ok(())
+}
+
+/// What has no effect, or another one than the user may think, each with its field.
+pub(crate) fn warnings(config: &MeshConfig) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut seen = Vec::new();
+    for curve in config.tls_defaults.iter().flat_map(|tls| &tls.ecdh_curves) {
+        if !CURVES.contains(&curve.as_str()) {
+            all.push(format!("tlsDefaults.ecdhCurves: {curve:?} is none of {}", CURVES.join(", ")));
+        } else if seen.contains(&curve) {
+            all.push(format!("tlsDefaults.ecdhCurves: {curve} stands twice"));
+        } else {
+            seen.push(curve);
+        }
+    }
+    all.extend(config.default_inbound_http_retry_policy.iter().flat_map(policy::without_effect));
+    let metadata = config.default_config.as_ref().map(|proxy| &proxy.proxy_metadata);
+    if metadata.is_some_and(|metadata| metadata.contains_key(OLD_ALLOCATION)) {
+        all.push(format!(
+            "defaultConfig.proxyMetadata.{OLD_ALLOCATION}: is deprecated: addresses are given by istiod \
+             (PILOT_ENABLE_IP_AUTOALLOCATE)"
+        ));
+    }
+    all
 }
 
 #[cfg(test)]
@@ -179,6 +243,33 @@ mod tests {
             ("localityLbSetting: {failover: [{from: us, to: us}]}", "localityLbSetting.failover[0]"),
             ("serviceSettings: [{hosts: ['*.a', 'a b']}]", "serviceSettings[0].hosts[1]"),
             ("meshMTLS: {ecdhCurves: [P-256]}", "meshMTLS.ecdhCurves"),
+            ("localityLbSetting: {distribute: [{from: us, to: {'us/*': 50, 'us/a': 50}}]}", "overlaps"),
+            ("localityLbSetting: {distribute: [{from: 'us//a', to: {us: 100}}]}", "expected REGION"),
+            ("localityLbSetting: {distribute: [{from: '*/a', to: {us: 100}}]}", "only one *"),
+            ("zoneAwareLbSetting: {failover: [{from: us, to: us}]}", "zoneAwareLbSetting.failover[0]"),
+            ("zoneAwareLbSetting: {failoverPriority: [topology.kubernetes.io/zone]}", "failoverPriority"),
+            ("defaultTrafficPolicy: {connectionPool: {}}", "defaultTrafficPolicy.connectionPool"),
+            ("defaultTrafficPolicy: {connectionPool: {http: {maxRetries: -1}}}", "http.maxRetries: -1"),
+            ("defaultTrafficPolicy: {connectionPool: {tcp: {connectTimeout: 0.5ms}}}", "tcp.connectTimeout"),
+            (
+                "defaultTrafficPolicy: {outlierDetection: {maxEjectionPercent: 101}}",
+                "maxEjectionPercent: 101",
+            ),
+            (
+                "defaultTrafficPolicy: {outlierDetection: {consecutiveLocalOriginFailures: 1}}",
+                "splitExternal",
+            ),
+            ("defaultInboundHttpRetryPolicy: {attempts: 0, retryOn: 5xx}", "attempts: 0"),
+            ("defaultInboundHttpRetryPolicy: {attempts: 1, retryOn: '5xx,600'}", "\"600\""),
+            ("defaultConfig: {tracing: {zipkin: {address: zipkin}}}", "tracing.zipkin.address"),
+            ("defaultConfig: {tracing: {lightstep: {address: 'a:1'}}}", "lightstep.accessToken"),
+            ("defaultConfig: {tracing: {tlsSettings: {mode: MUTUAL}}}", "tlsSettings.clientCertificate"),
+            ("defaultConfig: {privateKeyProvider: {cryptomb: {}}}", "cryptomb.pollDelay"),
+            (
+                "defaultConfig: {connectionSettings: {httpIdleTimeout: -1s}}",
+                "connectionSettings.httpIdleTimeout",
+            ),
+            ("defaultConfig: {connectionSettings: {http2InitialStreamWindowSize: 1}}", "65535"),
         ] {
             let error = MeshConfig::from_yaml(text).unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");
@@ -188,6 +279,12 @@ mod tests {
             "defaultConfig: {discoveryAddress: '[::1]:15012', drainDuration: 7s}",
             "localityLbSetting: {distribute: [{from: us, to: {us: 60, eu: 40}}]}",
             "serviceSettings: [{hosts: ['*', '*.a', a.b.svc.cluster.local]}]",
+            "localityLbSetting: {distribute: [{from: 'us/*', to: {us/a/1: 50, us/a/2: 25, us/b: 25}}]}",
+            "defaultTrafficPolicy: {connectionPool: {tcp: {idleTimeout: 0s, maxConnections: 1}}}",
+            "defaultInboundHttpRetryPolicy: {attempts: 2, retryOn: '5xx,503,reset', backoff: 25ms}",
+            "defaultConfig: {tracing: {zipkin: {address: '$(HOST_IP):9411'}}}",
+            "defaultConfig: {privateKeyProvider: {qat: {pollDelay: 2ms}}}",
+            "tlsDefaults: {ecdhCurves: [P-1]}",
         ] {
             MeshConfig::from_yaml(text).unwrap();
         }

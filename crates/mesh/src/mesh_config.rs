@@ -120,12 +120,13 @@ impl MeshConfig {
     /// What the user set and does not have its whole effect, each with its field.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
+        let mut all = check::warnings(&self.api);
         let policy = self.api.outbound_traffic_policy.as_ref();
         if policy.is_some_and(|policy| policy.tls.is_some()) && !self.resolves_unknown() {
             let what = "outboundTrafficPolicy.tls: has an effect with mode ALLOW_ANY_DYNAMIC_DNS only";
-            return vec![what.to_owned()];
+            all.push(what.to_owned());
         }
-        Vec::new()
+        all
     }
 
     /// Whether clients use mutual TLS by themselves where the server can.
@@ -158,6 +159,9 @@ noSuchField: 1
         let idle =
             MeshConfig::from_yaml("outboundTrafficPolicy: {mode: ALLOW_ANY, tls: {mode: SIMPLE}}").unwrap();
         assert_eq!((dynamic.warnings().len(), idle.warnings().len()), (0, 1));
+        let curves = "{tlsDefaults: {ecdhCurves: [P-1, P-256, P-256]}, \
+                      defaultInboundHttpRetryPolicy: {attempts: 1, perTryTimeout: 1s}}";
+        assert_eq!(MeshConfig::from_yaml(curves).unwrap().warnings().len(), 3);
         assert!(config.has_auto_mtls());
         assert_eq!(config.connect_timeout.unwrap().seconds, 60);
         let proxy = config.default_config.as_ref().unwrap();

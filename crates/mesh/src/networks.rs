@@ -7,6 +7,7 @@ use proto::istio::mesh::v1alpha1 as api;
 use proto::istio::mesh::v1alpha1::network::istio_network_gateway::Gw;
 use proto::istio::mesh::v1alpha1::network::network_endpoints::Ne;
 
+use crate::check;
 use crate::yaml::{self, Error};
 
 /// Networks by name; none unless the mesh spans several.
@@ -29,8 +30,8 @@ pub struct Range {
 pub struct Gateway<'a> {
     /// Network that it leads into.
     pub network: &'a str,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address, or its host name.
+    pub address: &'a str,
     /// Its port.
     pub port: u16,
 }
@@ -51,8 +52,7 @@ impl MeshNetworks {
     pub fn from_yaml(text: &str) -> Result<Self, Error> {
         let over = yaml::parse(text)?;
         let (api, unknown) = yaml::overlay(&api::MeshNetworks::default(), &over, yaml::Rules::default())?;
-        let mut warnings: Vec<String> =
-            unknown.into_iter().map(|name| format!("{name} does not exist")).collect();
+        let warnings = unknown.into_iter().map(|name| format!("{name} does not exist")).collect();
         for (name, network) in &api.networks {
             for (index, endpoints) in network.endpoints.iter().enumerate() {
                 let at = format!("networks.{name}.endpoints[{index}]");
@@ -78,9 +78,12 @@ impl MeshNetworks {
                     )));
                 }
                 match &gateway.gw {
-                    Some(Gw::Address(address)) if address.parse::<IpAddr>().is_err() => warnings.push(format!(
-                        "{at}.address: {address:?} is no IP address and has no effect: host names are not resolved"
-                    )),
+                    Some(Gw::Address(address)) if !is_reachable(address) => {
+                        return Err(Error::Field(format!(
+                            "{at}.address: {address:?} is neither an IP address nor a host name: expected one such \
+                             as 198.51.100.1 or gateway.example.com"
+                        )));
+                    }
                     None => return Err(Error::Field(format!("{at}: give address or registryServiceName"))),
                     Some(_) => {}
                 }
@@ -109,15 +112,13 @@ impl MeshNetworks {
         })
     }
 
-    /// Gateways with an IP address.
+    /// Gateways with an address or a host name.
     pub fn gateways(&self) -> impl Iterator<Item = Gateway<'_>> {
         self.api.networks.iter().flat_map(|(name, network)| {
             network.gateways.iter().filter_map(|gateway| match &gateway.gw {
-                Some(Gw::Address(address)) => Some(Gateway {
-                    network: name,
-                    address: address.parse().ok()?,
-                    port: u16::try_from(gateway.port).ok()?,
-                }),
+                Some(Gw::Address(address)) => {
+                    Some(Gateway { network: name, address, port: u16::try_from(gateway.port).ok()? })
+                }
                 _ => None,
             })
         })
@@ -140,6 +141,10 @@ impl MeshNetworks {
             })
         })
     }
+}
+
+fn is_reachable(address: &str) -> bool {
+    address.parse::<IpAddr>().is_ok() || check::is_host(address, false)
 }
 
 fn has_registry(network: &api::Network, cluster_id: &str) -> bool {
@@ -217,8 +222,9 @@ networks:
         assert_eq!(of("10.1.2.3"), ["n1", "n2"]);
         assert_eq!(of("10.2.2.3"), ["n2"]);
         assert_eq!(of("fd01::1"), ["n2"]);
-        assert_eq!(networks.gateways().count(), 1);
-        assert_eq!(networks.warnings.len(), 1, "{:?}", networks.warnings);
+        let gateways: Vec<_> = networks.gateways().map(|gateway| gateway.address).collect();
+        assert_eq!(gateways, ["198.51.100.1", "gw.example.com"]);
+        assert!(networks.warnings.is_empty(), "{:?}", networks.warnings);
     }
 
     #[test]
@@ -228,6 +234,7 @@ networks:
             ("networks: {a: {endpoints: [{}]}}", "fromCidr or fromRegistry"),
             ("networks: {a: {gateways: [{address: 1.2.3.4}]}}", "0 is not a port"),
             ("networks: {a: {gateways: [{port: 1}]}}", "give address"),
+            ("networks: {a: {gateways: [{port: 1, address: 1nv@lid}]}}", "nor a host name"),
         ] {
             let error = MeshNetworks::from_yaml(text).unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");

@@ -24,6 +24,8 @@ pub const STATS_EVICTION_INTERVAL: &str = "sidecar.istio.io/statsEvictionInterva
 pub const EXCLUDE_INTERFACES: &str = "traffic.sidecar.istio.io/excludeInterfaces";
 /// Visibility of a Service.
 pub const EXPORT_TO: &str = "networking.istio.io/exportTo";
+/// Labels of the nodes by whose ports a Service is reached from other networks, JSON.
+pub const NODE_SELECTOR: &str = "traffic.istio.io/nodeSelector";
 /// WorkloadGroup that a WorkloadEntry was made from.
 pub const AUTO_REGISTRATION_GROUP: &str = "istio.io/autoRegistrationGroup";
 /// Preference among endpoints, on a Service, ServiceEntry or Namespace.
@@ -112,3 +114,9 @@ pub const DEFAULT_LOGS_CONTAINER: &str = "kubectl.kubernetes.io/default-logs-con
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Networks that the CNI plugin Multus attaches.
 pub const MULTUS_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+/// The control plane that the proxy of a WorkloadEntry is connected to.
+pub const WORKLOAD_CONTROLLER: &str = "istio.io/workloadController";
+/// When the proxy of a WorkloadEntry has connected, RFC 3339.
+pub const CONNECTED_AT: &str = "istio.io/connectedAt";
+/// When the proxy of a WorkloadEntry has left, RFC 3339.
+pub const DISCONNECTED_AT: &str = "istio.io/disconnectedAt";

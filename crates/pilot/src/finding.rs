@@ -2,14 +2,10 @@
 //! leads nowhere: for metrics, debug pages and the users whose objects it concerns.
 
 mod notes;
-mod survey;
 
-use config::{Key, Kind, Severity};
+use config::{Key, Severity};
 
 pub(crate) use notes::Notes;
-pub use survey::Survey;
-
-use crate::snapshot::{Registry, Service};
 
 /// What a finding is about. Each is counted by a metric of Istio's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,15 +85,3 @@ pub struct Finding {
     /// The object that is left out.
     pub object: Option<Key>,
 }
-
-/// The object that a service comes from.
-pub(crate) fn origin(service: &Service) -> Key {
-    let kind = match service.registry {
-        Registry::Kubernetes => Kind::Service,
-        Registry::External => Kind::ServiceEntry,
-    };
-    Key { kind, namespace: service.namespace.as_str().into(), name: service.object_name.as_str().into() }
-}
-
-#[cfg(test)]
-mod tests;

@@ -16,15 +16,17 @@ mod place;
 pub mod protocol;
 mod proxy;
 mod rbac;
+pub mod register;
 mod scope;
 mod served;
 mod settings;
 pub mod snapshot;
+pub mod survey;
 #[cfg(test)]
 mod testing;
 
 pub use generate::generate;
 pub use proxy::{Error, Interception, Proxy, ProxyKind};
 pub use served::served;
-pub use settings::{Features, KeyFetch, KeySets, Percentage, SessionLabels, Settings};
+pub use settings::{Features, GatewayNames, KeyFetch, KeySets, Percentage, SessionLabels, Settings};
 pub use snapshot::Snapshot;

@@ -2,6 +2,7 @@
 //! the control plane.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh::{MeshConfig, MeshNetworks};
@@ -49,6 +50,10 @@ pub struct Features {
     /// `PILOT_ALLOW_ANY_DYNAMIC_DNS_MAX_HOSTS`: hosts that a proxy keeps the addresses of, of those
     /// that no service names.
     pub dynamic_dns_max_hosts: u32,
+    /// `RESOLVE_HOSTNAME_GATEWAYS`: gateways of networks may have host names, whose addresses are looked up.
+    pub resolve_gateway_names: bool,
+    /// `PILOT_SKIP_VALIDATE_TRUST_DOMAIN`: peers of any trust domain whose roots are known are let in.
+    pub skip_trust_domain: bool,
     /// `PILOT_TRACE_SAMPLING`: requests that begin a trace where nothing else says how many.
     pub trace_sampling: Percentage,
 }
@@ -155,6 +160,8 @@ impl Default for Features {
             session_labels: SessionLabels::default(),
             quic_listeners: false,
             dynamic_dns_max_hosts: 1024,
+            resolve_gateway_names: true,
+            skip_trust_domain: false,
             trace_sampling: Percentage(10_000),
         }
     }
@@ -163,6 +170,9 @@ impl Default for Features {
 /// Key sets of token issuers as JSON, by the URI that [`crate::snapshot::jwt::key_uri`] says.
 pub type KeySets = BTreeMap<String, String>;
 
+/// Addresses by host name, of those that [`crate::snapshot::network::names`] says; none is empty.
+pub type GatewayNames = BTreeMap<String, Vec<IpAddr>>;
+
 /// Settings of translation; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -170,6 +180,8 @@ pub struct Settings {
     pub mesh: Arc<MeshConfig>,
     /// Networks of the mesh.
     pub networks: Arc<MeshNetworks>,
+    /// Addresses of gateways that are known by host names, as far as they are known.
+    pub gateway_names: Arc<GatewayNames>,
     /// Name of this cluster.
     pub cluster_id: Arc<str>,
     /// Domain of the cluster's services.
@@ -189,6 +201,7 @@ impl Settings {
         Self {
             mesh,
             networks: Arc::default(),
+            gateway_names: Arc::default(),
             cluster_id: cluster_id.into(),
             domain: "cluster.local".into(),
             features: Features::default(),

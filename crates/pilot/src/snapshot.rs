@@ -131,7 +131,7 @@ impl Snapshot {
     }
 
     fn make(store: &Store, settings: &Settings, basis: &Basis<'_>) -> Self {
-        let (mesh, cluster_id) = (settings.mesh.clone(), &settings.cluster_id);
+        let mesh = settings.mesh.clone();
         let root = &mesh.root_namespace;
         let domain = settings.domain.to_string();
         let pods = basis.keep(&[Kind::Pod, Kind::Node], |old| &old.pods, || pods(store, basis.pods()));
@@ -141,8 +141,8 @@ impl Snapshot {
             basis.keep(&[Kind::AuthorizationPolicy], |old| &old.authz, || authz::Index::build(store, &mesh));
         let jwt =
             basis.keep(&[Kind::RequestAuthentication], |old| &old.jwt, || jwt::Index::build(store, root));
-        let make = || network::Networks::build(store, &settings.networks, cluster_id, root, &domain);
-        let networks = basis.keep(&[Kind::Service, Kind::Namespace], |old| &old.networks, make);
+        let make = || network::Networks::build(store, settings);
+        let networks = basis.keep(&[Kind::Service, Kind::Namespace, Kind::Node], |old| &old.networks, make);
         let context =
             service::Context { store, settings, authn: &authn, networks: &networks, domain: &domain };
         let made = basis.services(&context);
@@ -208,7 +208,7 @@ impl Snapshot {
             let mut problems = virtual_service::dangling(store, &snapshot);
             problems.extend(gateway::problems(store, &snapshot));
             problems.extend(telemetry::dangling(store, &snapshot));
-            problems.extend(network::problems(store, &snapshot));
+            problems.extend(network::problems(store, settings));
             problems.extend(snapshot.envoy_filters.problems(store));
             problems
         });

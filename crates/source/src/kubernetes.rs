@@ -36,6 +36,8 @@ pub struct Options {
     pub revision: String,
     /// The name of the cluster, which stands before problems of objects.
     pub cluster: Arc<str>,
+    /// The only namespace whose objects are followed, besides what is in none; all without it.
+    pub namespace: Option<String>,
 }
 
 /// Updates that wait for their reader; later ones are gathered meanwhile.
@@ -58,7 +60,7 @@ pub fn watch(
     let options = Arc::new(options);
     let defined = definitions::watch(tasks, client, health);
     for kind in kinds::followed() {
-        let resource = kinds::resource(kind, &defined);
+        let resource = kinds::resource(kind, options.namespace.as_deref(), &defined);
         let (tell, options) = (tell.clone(), options.clone());
         let decode = move |value| object::decode(kind, value, &options);
         let task = follow(client.clone(), health.clone(), resource, decode, move |event| {

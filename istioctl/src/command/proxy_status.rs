@@ -1,141 +1,127 @@
-//! `proxy-status`: what each proxy was sent and has accepted, from istiod's
-//! page `/debug/syncz`.
+//! `proxy-status`: what each proxy was sent and has accepted, and how what it has
+//! differs from what istiod would send it.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod age;
+mod diff;
+mod http_page;
+mod table;
 
-use anyhow::{Context as _, ensure};
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use tokio::net::TcpStream;
+use std::io::Write;
 
-use crate::args::ProxyStatus;
-use crate::table;
+use anyhow::bail;
+use prost::Message as _;
+use proto::envoy::service::discovery::v3::DiscoveryResponse;
+use proto::envoy::service::status::v3::ClientConfig;
+use proto::{Any, reflect};
 
-/// Longest wait for istiod.
-const LIMIT: Duration = Duration::from_secs(3);
-const PAGE: &str = "/debug/syncz";
-/// Columns and the types that they show.
-const TYPES: [(&str, &str); 4] = [
-    ("CDS", "type.googleapis.com/envoy.config.cluster.v3.Cluster"),
-    ("LDS", "type.googleapis.com/envoy.config.listener.v3.Listener"),
-    ("EDS", "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"),
-    ("RDS", "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"),
-];
+pub(crate) use table::metadata;
 
-#[derive(Debug, Deserialize)]
-struct Row {
-    proxy: String,
-    #[serde(default)]
-    cluster_id: String,
-    #[serde(default)]
-    istio_version: String,
-    #[serde(default)]
-    resources: BTreeMap<String, Resource>,
-}
+use super::proxy_config::file;
+use crate::args::Global;
+use crate::args::xds::ProxyStatus as Args;
+use crate::failure::Result;
+use crate::json::Value;
+use crate::proxies::Mesh;
+use crate::render::json::Style;
+use crate::render::{json, yaml};
+use crate::schema::Schema;
+use crate::xds::{self, CONFIG_DUMP, Question, SYNCZ};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Resource {
-    sent: Option<String>,
-    acked: Option<String>,
-    last_error: Option<String>,
-    state: String,
-}
+const RESPONSE: &str = "envoy.service.discovery.v3.DiscoveryResponse";
 
-/// Asks istiod and renders its answer.
+/// Asks every istiod, and shows what they say.
 ///
 /// # Errors
-/// When istiod does not answer.
-pub async fn run(args: &ProxyStatus) -> anyhow::Result<String> {
-    let page = tokio::time::timeout(LIMIT, fetch(&args.debug_address)).await;
-    let page = page.map_err(anyhow::Error::from).and_then(|page| page).with_context(|| {
-        format!("istiod at {}: is it running? --debug-address names its --monitoringAddr", args.debug_address)
-    })?;
-    if args.output == "json" {
-        return Ok(page);
+/// When none answers, or the proxy is not there.
+pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
+    if let Some(name) = &args.proxy {
+        return compare(args, global, name, out).await;
     }
-    let rows: Vec<Row> =
-        serde_json::from_str(&page).with_context(|| format!("answer of {PAGE}: {page:.200}"))?;
-    Ok(render(rows, args.namespace.as_deref()))
+    if let Some(address) = &args.debug_address {
+        let page = http_page::fetch(address).await?;
+        let text =
+            if args.output == "json" { page } else { http_page::render(&page, global.namespace.as_deref())? };
+        return Ok(out.write_all(text.as_bytes())?);
+    }
+    if !["table", "json", "yaml"].contains(&args.output.as_str()) {
+        return Err(anyhow::anyhow!("output format {:?} not supported", args.output).into());
+    }
+    let answers = xds::ask(global, &args.xds, Question { type_url: SYNCZ, names: &[] }).await?;
+    let namespace = global.namespace.as_deref();
+    if args.output != "table" {
+        for answer in answers {
+            let whole = whole(&filtered(answer, namespace)?)?;
+            let value: Value<'_> = serde_json::from_str(&whole)?;
+            let value = Schema::default().canonical(RESPONSE, value);
+            let text = match args.output.as_str() {
+                "yaml" => yaml::render(&value),
+                _ => json::render(&value, Style::Message),
+            };
+            writeln!(out, "{text}")?;
+        }
+        return Ok(());
+    }
+    let rows = table::rows(&answers, namespace)?;
+    let layout = match (args.by_type, args.verbosity) {
+        (true, _) => table::Layout::ByType,
+        (false, 0) => table::Layout::Short,
+        (false, _) => table::Layout::Verbose,
+    };
+    out.write_all(table::render(&rows, layout).as_bytes())?;
+    for (name, what, why) in rows.iter().flat_map(table::Row::refusals) {
+        eprintln!("Warning: {name} refused its {what}: {why}");
+    }
+    Ok(())
 }
 
-fn render(rows: Vec<Row>, namespace: Option<&str>) -> String {
-    let mut lines =
-        vec![["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "VERSION"].map(ToOwned::to_owned).to_vec()];
-    let mut errors = String::new();
-    let mut rows: Vec<Row> = rows
-        .into_iter()
-        .filter(|row| {
-            namespace.is_none_or(|wanted| row.proxy.rsplit_once('.').is_some_and(|(_, ns)| ns == wanted))
-        })
-        .collect();
-    rows.sort_by(|one, other| one.proxy.cmp(&other.proxy));
-    for row in rows {
-        let states =
-            TYPES.iter().map(|(_, name)| row.resources.get(*name).map_or("NOT SENT".into(), Resource::state));
-        let line = [row.proxy.clone(), row.cluster_id].into_iter().chain(states).chain([row.istio_version]);
-        lines.push(line.collect());
-        for (column, name) in TYPES {
-            if let Some(error) = row.resources.get(name).and_then(|resource| resource.last_error.as_ref()) {
-                errors += &format!("{}: {column} refused: {error}\n", row.proxy);
+/// An answer without proxies of other namespaces.
+fn filtered(mut answer: DiscoveryResponse, namespace: Option<&str>) -> anyhow::Result<DiscoveryResponse> {
+    if let Some(wanted) = namespace {
+        let mut kept = Vec::new();
+        for resource in answer.resources {
+            let config: ClientConfig = resource.unpack()?;
+            if metadata(&config, "NAMESPACE") == wanted {
+                kept.push(resource);
             }
         }
+        answer.resources = kept;
     }
-    format!("{}{errors}", table::render(&lines))
+    Ok(answer)
 }
 
-impl Resource {
-    fn state(&self) -> String {
-        match (&self.sent, &self.acked) {
-            _ if !self.state.is_empty() => self.state.clone(),
-            (None, _) => "NOT SENT".into(),
-            (sent, acked) if sent == acked => "SYNCED".into(),
-            _ => "STALE".into(),
+/// The JSON of an answer.
+fn whole(answer: &DiscoveryResponse) -> anyhow::Result<String> {
+    Ok(reflect::to_json(RESPONSE, &answer.encode_to_vec())?.to_string())
+}
+
+async fn compare(args: &Args, global: &Global, name: &str, out: &mut impl Write) -> Result {
+    let (proxy, envoy) = match &args.file {
+        Some(path) => {
+            let namespace = global.namespace.as_deref().unwrap_or("default");
+            let id = if name.contains('.') { name.to_owned() } else { format!("{name}.{namespace}") };
+            (id, file(path)?)
         }
-    }
-}
-
-async fn fetch(address: &str) -> anyhow::Result<String> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(PAGE).header(http::header::HOST, address).body(Empty::<Bytes>::new())?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        ensure!(status.is_success(), "{PAGE}: {status}");
-        Ok(String::from_utf8_lossy(&body).into_owned())
+        None => {
+            let mesh = Mesh::open(global).await?;
+            let proxy = mesh.proxy(name).await?;
+            let dump = mesh.admin(&proxy, args.proxy_admin_port).get("config_dump").await?;
+            (proxy.to_string(), dump)
+        }
     };
-    // The connection drives the exchange and ends after it.
-    tokio::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        closed = connection => { closed?; exchange.await }
-    }
+    let names = [proxy];
+    let answers = xds::ask(global, &args.xds, Question { type_url: CONFIG_DUMP, names: &names }).await?;
+    let istiod = dump(answers, &names[0])?;
+    diff::show(&istiod, &envoy, out)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shows_each_type_and_what_was_refused() {
-        let page = r#"[
-            {"proxy": "web.default", "cluster_id": "k", "istio_version": "1", "resources": {
-                "type.googleapis.com/envoy.config.cluster.v3.Cluster": {"sent": "2", "acked": "1", "lastError": "no"},
-                "type.googleapis.com/envoy.config.listener.v3.Listener": {"sent": "2", "acked": "2"}}},
-            {"proxy": "db.other"}]"#;
-        let rows = || serde_json::from_str(page).unwrap();
-        assert_eq!(
-            render(rows(), Some("default")),
-            "NAME          CLUSTER   CDS     LDS      EDS        RDS        VERSION\n\
-             web.default   k         STALE   SYNCED   NOT SENT   NOT SENT   1\n\
-             web.default: CDS refused: no\n"
+/// What istiod would send, as the page of Envoy has it.
+fn dump(answers: Vec<DiscoveryResponse>, proxy: &str) -> anyhow::Result<String> {
+    let Some(answer) = answers.into_iter().find(|answer| !answer.resources.is_empty()) else {
+        bail!(
+            "unable to find config dump in Istiod responses: {proxy} is connected to none of them; see istioctl proxy-status"
         );
-        assert!(render(rows(), None).contains("db.other"));
-    }
+    };
+    let sections: std::result::Result<Vec<String>, reflect::Error> =
+        answer.resources.iter().map(|section: &Any| Ok(reflect::any_to_json(section)?.to_string())).collect();
+    Ok(format!("{{\"configs\":[{}]}}", sections?.join(",")))
 }

@@ -3,18 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use config::{Severity, yaml};
 use source::file;
 
-use crate::args::Validate;
+use crate::args::validate::Validate;
+use crate::failure::Result;
 
-/// Checks the files; the answer is what to print, or why they are not valid.
+/// Checks the files, and tells on standard error what is wrong with them.
 ///
 /// # Errors
 /// When a file cannot be read or is not valid; all others are checked before.
-pub fn run(args: &Validate) -> anyhow::Result<String> {
-    let mut said = String::new();
+pub fn run(args: &Validate) -> Result {
+    if args.files.is_empty() {
+        return Err(anyhow::anyhow!("filename not specified (see --filename or -f)").into());
+    }
     let mut errors = Vec::new();
     for path in &args.files {
         for file in files(path)? {
@@ -27,28 +30,31 @@ pub fn run(args: &Validate) -> anyhow::Result<String> {
                 }
             };
             let contents = yaml::read(&name, &text);
-            let is_valid = !contents.has_errors();
+            let has_errors = contents.has_errors();
+            let mut warnings = String::new();
             for problem in contents.problems {
                 match problem.severity {
                     Severity::Error => errors.push(problem.to_string()),
-                    Severity::Warning => said += &format!("Warning: {problem}\n"),
+                    Severity::Warning => warnings += &format!("\t* {problem}\n"),
                 }
             }
-            if is_valid {
-                said += &format!("{name:?} is valid\n");
+            if !warnings.is_empty() {
+                eprintln!("{name:?} has warnings: \n{warnings}");
+            } else if !has_errors {
+                eprintln!("{name:?} is valid");
             }
         }
     }
     if errors.is_empty() {
-        return Ok(said);
+        return Ok(());
     }
     let plural = if errors.len() == 1 { "error" } else { "errors" };
     let errors_text = errors.join("\n\t* ");
-    bail!("{} {plural} occurred:\n\t* {errors_text}\n{}", errors.len(), said.trim_end())
+    Err(anyhow::anyhow!("{} {plural} occurred:\n\t* {errors_text}\n", errors.len()).into())
 }
 
 /// What the user named may be a pipe; what lies in a directory is a file.
-fn read(file: &Path, is_named: bool) -> Result<String, file::Error> {
+fn read(file: &Path, is_named: bool) -> std::result::Result<String, file::Error> {
     if file == Path::new("-") {
         file::text(io::stdin())
     } else if is_named {

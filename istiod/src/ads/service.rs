@@ -21,6 +21,7 @@ use xds::{Variant, wire};
 
 use super::Service;
 use super::requests::Requests;
+use crate::drain::Life;
 use crate::push::connection::Incoming;
 
 const ENCODING: &str = "grpc-encoding";
@@ -54,11 +55,15 @@ impl Service {
             .ok_or_else(|| Status::unimplemented("only the aggregated discovery methods are served"))?;
         check_encoding(request.headers())?;
         let (parts, body) = request.into_parts();
+        let life = parts.extensions.get::<Life>().cloned();
+        if let Some(why) = life.as_ref().and_then(Life::refusal) {
+            return Err(Status::unavailable(why));
+        }
         let caller = self.caller(&parts.headers, &parts.extensions).await?;
         let body = match variant {
             Variant::Sotw => {
                 let requests = Requests::<DiscoveryRequest>::new(body);
-                self.start(caller, variant, requests, |mut request| Incoming {
+                self.start(caller, life, variant, requests, |mut request| Incoming {
                     node: request.node.take(),
                     error_code: request.error_detail.as_ref().map_or(0, |status| status.code),
                     request: wire::from_sotw(request),
@@ -66,7 +71,7 @@ impl Service {
             }
             Variant::Delta => {
                 let requests = Requests::<DeltaDiscoveryRequest>::new(body);
-                self.start(caller, variant, requests, |mut request| Incoming {
+                self.start(caller, life, variant, requests, |mut request| Incoming {
                     node: request.node.take(),
                     error_code: request.error_detail.as_ref().map_or(0, |status| status.code),
                     request: wire::from_delta(request),

@@ -62,6 +62,9 @@ pub enum Error {
     /// The Secret of the cluster does not make a CA.
     #[error(transparent)]
     Stored(#[from] super::secret::Error),
+    /// A signer of the cluster does not sign.
+    #[error(transparent)]
+    Registrar(#[from] super::registrar::Error),
     /// Signing failed.
     #[error(transparent)]
     Issue(#[from] issuer::Error),
@@ -73,6 +76,9 @@ pub enum Error {
         /// Allowed.
         max: GoDuration,
     },
+    /// Others sign.
+    #[error("istiod has no signing key: {0}")]
+    NoKey(&'static str),
     /// istiod's own TLS settings cannot be made.
     #[error("istiod's serving certificate: {0}")]
     Serving(String),
@@ -81,8 +87,8 @@ pub enum Error {
 /// What the authority is made of at one time.
 #[derive(Debug)]
 pub struct Current {
-    /// What signs.
-    pub issuer: Arc<Issuer>,
+    /// What signs; nothing where others do.
+    pub issuer: Option<Arc<Issuer>>,
     /// The roots that members of the mesh trust, PEM: those of the issuer, and others
     /// while one takes the place of another.
     pub roots: String,
@@ -94,6 +100,8 @@ pub struct Current {
 #[derive(Clone, Debug)]
 pub struct Authority {
     current: Arc<watch::Sender<Arc<Current>>>,
+    /// Roots of callers whose certificates are signed by others, PEM.
+    others: Arc<str>,
     default_ttl: Duration,
     max_ttl: Duration,
     /// Until when the last of the certificates issued so far is valid, in seconds since 1970.
@@ -105,13 +113,41 @@ impl Authority {
     #[must_use]
     pub fn new(issuer: Issuer, origin: &'static str, default_ttl: Duration, max_ttl: Duration) -> Self {
         let roots = issuer.root_pem().to_owned();
-        let current = Current { issuer: Arc::new(issuer), roots, origin };
+        Self::of(Current { issuer: Some(Arc::new(issuer)), roots, origin }, default_ttl, max_ttl)
+    }
+
+    /// An authority without a key: others sign, and these are the roots.
+    #[must_use]
+    pub fn without_key(
+        roots: String,
+        origin: &'static str,
+        default_ttl: Duration,
+        max_ttl: Duration,
+    ) -> Self {
+        Self::of(Current { issuer: None, roots, origin }, default_ttl, max_ttl)
+    }
+
+    fn of(current: Current, default_ttl: Duration, max_ttl: Duration) -> Self {
         Self {
             current: Arc::new(watch::Sender::new(Arc::new(current))),
+            others: "".into(),
             default_ttl,
             max_ttl,
             last_expiry: Arc::default(),
         }
+    }
+
+    /// Callers may have certificates of these roots, too.
+    #[must_use]
+    pub fn with_others(mut self, roots: &str) -> Self {
+        self.others = roots.into();
+        self
+    }
+
+    /// Roots of callers whose certificates are signed by others, PEM.
+    #[must_use]
+    pub fn others(&self) -> &str {
+        &self.others
     }
 
     /// What it is made of now.
@@ -157,20 +193,30 @@ impl Authority {
         ttl: Option<Duration>,
         now: SystemTime,
     ) -> Result<Vec<String>, Error> {
-        let ttl = ttl.unwrap_or(self.default_ttl);
-        if ttl > self.max_ttl {
-            return Err(Error::Ttl { requested: GoDuration(ttl), max: GoDuration(self.max_ttl) });
-        }
+        let ttl = self.lifetime(ttl)?;
         let sans: Vec<San> = caller.iter().cloned().map(San::Spiffe).collect();
         let current = self.current();
-        let mut chain = current.issuer.issue(csr, &sans, ttl, now)?;
+        let issuer = current.issuer.as_ref().ok_or(Error::NoKey(current.origin))?;
+        let mut chain = issuer.issue(csr, &sans, ttl, now)?;
         // The last element is the roots.
         chain.pop();
         chain.push(current.roots.clone());
-        let expiry = now.checked_add(ttl).unwrap_or(now).min(current.issuer.not_after());
+        let expiry = now.checked_add(ttl).unwrap_or(now).min(issuer.not_after());
         let seconds = expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.last_expiry.fetch_max(seconds, Ordering::Relaxed);
         Ok(chain)
+    }
+
+    /// The lifetime of a certificate for which this one is asked.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn lifetime(&self, asked: Option<Duration>) -> Result<Duration, Error> {
+        let ttl = asked.unwrap_or(self.default_ttl);
+        if ttl > self.max_ttl {
+            return Err(Error::Ttl { requested: GoDuration(ttl), max: GoDuration(self.max_ttl) });
+        }
+        Ok(ttl)
     }
 
     /// TLS settings of istiod's own port: a certificate of this authority for
@@ -183,9 +229,19 @@ impl Authority {
         let key = PrivateKey::generate(Algorithm::EcdsaP256).map_err(|error| failed(&error))?;
         let csr = Csr::of_key(&key).map_err(|error| failed(&error))?;
         let current = self.current();
-        let chain = current.issuer.issue(&csr, names, ttl, now)?;
-        let config = pki::verify::server_config(&chain.concat(), &key, &current.roots, &[b"h2", b"http/1.1"])
-            .map_err(|error| failed(&error))?;
+        let issuer = current.issuer.as_ref().ok_or(Error::NoKey(current.origin))?;
+        let chain = issuer.issue(&csr, names, ttl, now)?;
+        self.serving_with(&chain.concat(), &key)
+    }
+
+    /// The same with a certificate of others.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn serving_with(&self, chain: &str, key: &PrivateKey) -> Result<Arc<ServerConfig>, Error> {
+        let clients = pki::certificate::join_pem(&[self.root_pem().as_str(), &self.others]);
+        let config = pki::verify::server_config(chain, key, &clients, &[b"h2", b"http/1.1"])
+            .map_err(|error| Error::Serving(error.to_string()))?;
         Ok(Arc::new(config))
     }
 }

@@ -44,6 +44,8 @@ pub struct Kind {
     pub key: &'static str,
     /// The value; where it is empty, no ConfigMap is made.
     pub value: watch::Receiver<String>,
+    /// The only namespace that has it; all without it.
+    pub namespace: Option<String>,
 }
 
 /// Writes ConfigMaps for as long as this istiod leads; without an election, always.
@@ -79,13 +81,16 @@ async fn write(connection: &Connection, kind: Kind, selectors: watch::Receiver<S
     let namespaces = Resource {
         name: "Namespace",
         paths: vec!["/api/v1/namespaces".into()],
-        fields: None,
+        fields: kind.namespace.as_ref().map(|name| format!("metadata.name={name}")),
         only_metadata: false,
         defined: None,
     };
     let maps = Resource {
         name: "ConfigMap of roots",
-        paths: vec!["/api/v1/configmaps".into()],
+        paths: vec![match &kind.namespace {
+            Some(name) => format!("/api/v1/namespaces/{name}/configmaps"),
+            None => "/api/v1/configmaps".into(),
+        }],
         fields: Some(format!("metadata.name={}", kind.name)),
         only_metadata: false,
         defined: None,

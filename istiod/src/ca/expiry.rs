@@ -21,10 +21,11 @@ impl Collector for Expiry {
             let all = Certificate::all_from_pem(pem).ok()?;
             all.iter().map(|certificate| certificate.not_after).min()
         };
-        let ends = [
-            ("root_cert", "root certificate", first(current.issuer.root_pem())),
-            ("cert_chain", "chain", first(&current.issuer.chain().concat())),
-        ];
+        let (root, chain) = match &current.issuer {
+            Some(issuer) => (issuer.root_pem(), issuer.chain().concat()),
+            None => (current.roots.as_str(), String::new()),
+        };
+        let ends = [("root_cert", "root certificate", first(root)), ("cert_chain", "chain", first(&chain))];
         for (name, what, end) in ends {
             let Some(end) = end else { continue };
             let timestamp = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

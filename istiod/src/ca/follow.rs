@@ -1,11 +1,12 @@
 //! Follows what the authority is made of while istiod runs: the files of a
 //! plug-in CA, and the age of a self-signed root.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use names::TrustDomain;
+use pki::certificate::Certificate;
 use pki::issuer::Issuer;
 use runtime::watch::files::Changes;
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::authority::{Authority, Current};
 use super::overlap::{self, Kept, Side, Step};
-use super::secret::{self, Store};
+use super::secret::Store;
 use super::{plugged, selfsigned};
 use crate::state_dir::StateDir;
 
@@ -26,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Takes over what is put into the directory of the plug-in CA, now and later:
 /// also where none was before.
-pub async fn plugged(authority: Authority, dir: PathBuf, mut changes: Changes) {
+pub async fn plugged(authority: Authority, place: plugged::Place, mut changes: Changes) {
     let mut kept: Vec<Kept> = Vec::new();
     // Said once, until it is well again.
     let mut said = String::new();
@@ -36,7 +37,7 @@ pub async fn plugged(authority: Authority, dir: PathBuf, mut changes: Changes) {
             () = changes.changed() => tokio::time::sleep(QUIET).await,
             () = tokio::time::sleep(again.unwrap_or(TIDY)) => {}
         }
-        again = match load(&authority, &dir, &mut kept) {
+        again = match load(&authority, &place, &mut kept) {
             Ok(again) => {
                 said.clear();
                 again
@@ -55,17 +56,17 @@ pub async fn plugged(authority: Authority, dir: PathBuf, mut changes: Changes) {
 /// Takes one step towards what the files say; the time after which to look again.
 fn load(
     authority: &Authority,
-    dir: &std::path::Path,
+    place: &plugged::Place,
     kept: &mut Vec<Kept>,
 ) -> Result<Option<Duration>, String> {
-    let Some(issuer) = plugged::open(dir, SystemTime::now()).map_err(|error| error.to_string())? else {
+    let dir = place.dir.display().to_string();
+    let Some(issuer) = place.open(SystemTime::now()).map_err(|error| error.to_string())? else {
         if authority.current().origin == plugged::ORIGIN {
-            return Err(format!("the CA files in {} are gone", dir.display()));
+            return Err(format!("the CA files in {dir} are gone"));
         }
         return Ok(None);
     };
-    let place = dir.display().to_string();
-    advance(authority, Arc::new(issuer), plugged::ORIGIN, &place, kept)
+    advance(authority, Arc::new(issuer), plugged::ORIGIN, &dir, kept)
 }
 
 /// Takes one step towards signing with `issuer`; the time after which to take the next.
@@ -78,7 +79,9 @@ fn advance(
 ) -> Result<Option<Duration>, String> {
     let now = SystemTime::now();
     let current = authority.current();
-    let old = Side { signer: current.issuer.certificate().der(), roots: current.issuer.root_pem() };
+    // Others sign: nothing takes their place.
+    let Some(signer) = &current.issuer else { return Ok(None) };
+    let old = Side { signer: signer.certificate().der(), roots: signer.root_pem() };
     let new = Side { signer: issuer.certificate().der(), roots: issuer.root_pem() };
     let step = overlap::step(old, new, &current.roots, kept, authority.last_expiry(), now);
     match step.map_err(|error| error.to_string())? {
@@ -88,8 +91,7 @@ fn advance(
                 target: "ca",
                 "new roots in {place}: published now, signed under in {}s", overlap::PUBLISH_FIRST.as_secs()
             );
-            let old = current.issuer.clone();
-            authority.replace(Current { issuer: old, roots, origin: current.origin });
+            authority.replace(Current { issuer: Some(signer.clone()), roots, origin: current.origin });
             Ok(Some(overlap::PUBLISH_FIRST))
         }
         Step::Sign { roots, kept: now_kept } => {
@@ -99,7 +101,7 @@ fn advance(
             }
             info!(target: "ca", serial = issuer.certificate().serial, "signs with what is in {place}");
             *kept = now_kept;
-            authority.replace(Current { issuer, roots, origin });
+            authority.replace(Current { issuer: Some(issuer), roots, origin });
             Ok(None)
         }
     }
@@ -142,14 +144,19 @@ pub async fn self_signed(authority: Authority, state: StateDir, renewal: Renewal
         let jitter: f64 = rand::random();
         tokio::time::sleep(renewal.interval.mul_f64(0.5 + jitter / 2.0)).await;
         let current = authority.current();
-        if current.origin != selfsigned::ORIGIN || !renewal.is_due(&current.issuer, SystemTime::now()) {
+        let is_due = current.issuer.as_ref().is_some_and(|issuer| renewal.is_due(issuer, SystemTime::now()));
+        if current.origin != selfsigned::ORIGIN || !is_due {
             continue;
         }
         match selfsigned::renew(&state, &renewal, SystemTime::now()) {
             Ok(issuer) => {
                 let roots = issuer.root_pem().to_owned();
                 info!(target: "ca", serial = issuer.certificate().serial, "the self-signed root is renewed");
-                authority.replace(Current { issuer: Arc::new(issuer), roots, origin: selfsigned::ORIGIN });
+                authority.replace(Current {
+                    issuer: Some(Arc::new(issuer)),
+                    roots,
+                    origin: selfsigned::ORIGIN,
+                });
             }
             Err(why) => warn!(target: "ca", "the self-signed root ends soon and cannot be renewed: {why}"),
         }
@@ -176,20 +183,21 @@ pub async fn stored(
             () = tokio::time::sleep(again.take().unwrap_or(look)) => {}
         }
         let current = authority.current();
-        if current.origin != secret::ORIGIN {
+        if current.origin != store.origin() {
             continue;
         }
         let step = match store.check(&renewal, SystemTime::now()).await {
             Ok(Some(issuer)) => {
-                let is_same = issuer.certificate().der() == current.issuer.certificate().der();
+                let signer = current.issuer.as_ref();
+                let is_same = signer.is_some_and(|own| own.certificate().der() == issuer.certificate().der());
                 if is_same && kept.is_empty() {
                     said.clear();
                     continue;
                 }
-                advance(&authority, Arc::new(issuer), secret::ORIGIN, secret::NAME, &mut kept)
+                advance(&authority, Arc::new(issuer), store.origin(), store.name(), &mut kept)
             }
             // A copy of it may be put back; all istiods that run go on with what they have.
-            Ok(None) => Err(format!("Secret {} is gone", secret::NAME)),
+            Ok(None) => Err(format!("Secret {} is gone", store.name())),
             Err(error) => Err(error.to_string()),
         };
         match step {
@@ -204,6 +212,31 @@ pub async fn stored(
                 }
                 again = Some(RETRY);
             }
+        }
+    }
+}
+
+/// The roots of a file.
+///
+/// # Errors
+/// When there are none.
+pub fn read_roots(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
+    Certificate::all_from_pem(&text).map_err(|why| format!("{}: {why}", path.display()))?;
+    Ok(text)
+}
+
+/// Takes over the roots of others, and tells of each change of their files: istiod's own
+/// certificate is read again then.
+pub async fn others(authority: Authority, roots: PathBuf, mut changes: Changes) {
+    loop {
+        changes.changed().await;
+        tokio::time::sleep(QUIET).await;
+        match read_roots(&roots) {
+            Ok(roots) => {
+                authority.replace(Current { issuer: None, roots, origin: authority.current().origin })
+            }
+            Err(why) => error!(target: "ca", "{why}: the last roots stay"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A root of istiod's own, kept in the Secret `istio-ca-secret` of the control
-//! plane's namespace: all istiods of a cluster sign with the same key.
+//! plane's namespace (or `cacerts`, with `USE_CACERTS_FOR_SELF_SIGNED_CA`): all
+//! istiods of a cluster sign with the same key.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -22,10 +23,12 @@ use tracing::{info, warn};
 use super::follow::Renewal;
 use crate::kube::Connection;
 
-/// What logs say of it.
-pub const ORIGIN: &str = "self-signed root of Secret istio-ca-secret";
-/// Its name.
-pub const NAME: &str = "istio-ca-secret";
+/// Its usual name.
+const NAME: &str = "istio-ca-secret";
+/// The name that a CA of the user's own has, and a self-signed one if that is wanted.
+const OWN_NAME: &str = "cacerts";
+/// A key that a Secret `cacerts` has if istiod has made it.
+pub const GENERATED: &str = "istio-generated";
 const TYPE: &str = "istio.io/ca-root";
 const CERT: &str = "ca-cert.pem";
 const KEY: &str = "ca-key.pem";
@@ -41,8 +44,10 @@ const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server did not do as asked.
-    #[error("Secret {namespace}/{NAME}: {action}: {why}")]
+    #[error("Secret {namespace}/{name}: {action}: {why}")]
     Api {
+        /// Name of the Secret.
+        name: &'static str,
         /// Namespace of the Secret.
         namespace: String,
         /// What was asked.
@@ -54,14 +59,25 @@ pub enum Error {
     },
     /// What is in it makes no authority.
     #[error(
-        "Secret {namespace}/{NAME}: {why}; restore it from a copy, or delete it for a new root, which every workload \
+        "Secret {namespace}/{name}: {why}; restore it from a copy, or delete it for a new root, which every workload \
          must then be given"
     )]
     Damaged {
+        /// Name of the Secret.
+        name: &'static str,
         /// Namespace of the Secret.
         namespace: String,
         /// What is wrong.
         why: String,
+    },
+    /// The Secret is not one that istiod has made.
+    #[error(
+        "Secret {namespace}/{OWN_NAME} has no key {GENERATED}: it is a CA of your own, which istiod reads from the files \
+         of ROOT_CA_DIR: mount it there"
+    )]
+    Foreign {
+        /// Namespace of the Secret.
+        namespace: String,
     },
     /// A root cannot be made.
     #[error(transparent)]
@@ -74,13 +90,18 @@ pub struct Store {
     client: Client,
     health: Health,
     namespace: String,
+    /// Name of the Secret that there is, once it is known.
+    name: &'static str,
+    /// Name of one that must be made.
+    new: &'static str,
     trust_domain: TrustDomain,
     ttl: Duration,
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("namespace", &self.namespace).finish_non_exhaustive()
+        let Self { namespace, name, .. } = self;
+        f.debug_struct("Store").field("namespace", namespace).field("name", name).finish_non_exhaustive()
     }
 }
 
@@ -91,7 +112,29 @@ impl Store {
     pub fn new(connection: &Connection, namespace: &str, trust_domain: TrustDomain, ttl: Duration) -> Self {
         let Connection { client, health, .. } = connection;
         let (client, health, namespace) = (client.clone(), health.clone(), namespace.to_owned());
-        Self { client, health, namespace, trust_domain, ttl }
+        Self { client, health, namespace, name: NAME, new: NAME, trust_domain, ttl }
+    }
+
+    /// A root that must be made is kept in `cacerts`, and found there.
+    #[must_use]
+    pub fn in_cacerts(mut self) -> Self {
+        self.new = OWN_NAME;
+        self
+    }
+
+    /// What logs say of the authority.
+    #[must_use]
+    pub fn origin(&self) -> &'static str {
+        match self.name {
+            OWN_NAME => "self-signed root of Secret cacerts",
+            _ => "self-signed root of Secret istio-ca-secret",
+        }
+    }
+
+    /// Name of the Secret.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Loads the root, making it when there is none: of several istiods that begin
@@ -99,7 +142,7 @@ impl Store {
     ///
     /// # Errors
     /// When the Secret cannot be used.
-    pub async fn open(&self) -> Result<Issuer, Error> {
+    pub async fn open(&mut self) -> Result<Issuer, Error> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut health = self.health.clone();
         let mut said = String::new();
@@ -116,9 +159,13 @@ impl Store {
         }
     }
 
-    async fn load_or_make(&self, now: SystemTime) -> Result<Issuer, Error> {
-        if let Some(secret) = self.get().await? {
-            return self.read(&secret, now);
+    async fn load_or_make(&mut self, now: SystemTime) -> Result<Issuer, Error> {
+        // One of the usual name is always used.
+        for name in [NAME, self.new] {
+            self.name = name;
+            if let Some(secret) = self.get().await? {
+                return self.read(&secret, now);
+            }
         }
         let key = PrivateKey::generate(Algorithm::EcdsaP256)
             .map_err(|error| issuer::Error::Sign(error.to_string()))?;
@@ -126,19 +173,19 @@ impl Store {
         let made = Issuer::self_signed_by(key, self.trust_domain.as_str(), self.ttl, now)?;
         let secret = Secret {
             metadata: ObjectMeta {
-                name: Some(NAME.into()),
+                name: Some(self.name.into()),
                 namespace: Some(self.namespace.clone()),
                 ..ObjectMeta::default()
             },
             type_: Some(TYPE.into()),
-            data: Some(data(made.root_pem(), &pem)),
+            data: Some(data(self.name, made.root_pem(), &pem)),
             ..Secret::default()
         };
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PostParams::default();
         match in_time(api.create(&params, &secret)).await {
             Ok(_) => {
-                info!(target: "ca", namespace = self.namespace, "Secret {NAME} is made, with a new root");
+                info!(target: "ca", namespace = self.namespace, "Secret {} is made, with a new root", self.name);
                 Ok(made)
             }
             // Another istiod was faster.
@@ -171,9 +218,9 @@ impl Store {
         // It is taken only if nobody else has changed it since it was read.
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PostParams::default();
-        match in_time(api.replace(NAME, &params, &secret)).await {
+        match in_time(api.replace(self.name, &params, &secret)).await {
             Ok(_) => {
-                info!(target: "ca", serial = renewed.certificate().serial, "the root of Secret {NAME} is renewed");
+                info!(target: "ca", serial = renewed.certificate().serial, "the root of Secret {} is renewed", self.name);
                 Ok(Some(renewed))
             }
             Err(error) => Err(self.failed("update", &error)),
@@ -187,7 +234,7 @@ impl Store {
         let resource = Resource {
             name: "Secret of the CA",
             paths: vec![format!("/api/v1/namespaces/{}/secrets", self.namespace)],
-            fields: Some(format!("metadata.name={NAME}")),
+            fields: Some(format!("metadata.name={}", self.name)),
             // What is in it is read when it is needed, and kept nowhere else.
             only_metadata: true,
             defined: None,
@@ -215,7 +262,7 @@ impl Store {
 
     async fn get(&self) -> Result<Option<Secret>, Error> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        in_time(api.get_opt(NAME)).await.map_err(|error| self.failed("read", &error))
+        in_time(api.get_opt(self.name)).await.map_err(|error| self.failed("read", &error))
     }
 
     fn text<'a>(&self, secret: &'a Secret, key: &str) -> Result<&'a str, Error> {
@@ -225,6 +272,10 @@ impl Store {
     }
 
     fn read(&self, secret: &Secret, now: SystemTime) -> Result<Issuer, Error> {
+        let has_mark = secret.data.as_ref().is_some_and(|data| data.contains_key(GENERATED));
+        if self.name == OWN_NAME && !has_mark {
+            return Err(Error::Foreign { namespace: self.namespace.clone() });
+        }
         let (cert, key) = (self.text(secret, CERT)?, self.text(secret, KEY)?);
         // Old ones have no value of its own for it.
         let root = self.text(secret, ROOT).ok().filter(|text| !text.trim().is_empty());
@@ -247,17 +298,18 @@ impl Store {
     }
 
     fn error(&self, action: &'static str, why: String, may_change: bool) -> Error {
-        Error::Api { namespace: self.namespace.clone(), action, why, may_change }
+        Error::Api { name: self.name, namespace: self.namespace.clone(), action, why, may_change }
     }
 
     fn damaged(&self, why: String) -> Error {
-        Error::Damaged { namespace: self.namespace.clone(), why }
+        Error::Damaged { name: self.name, namespace: self.namespace.clone(), why }
     }
 }
 
-fn data(root: &str, key: &str) -> BTreeMap<String, ByteString> {
+fn data(name: &str, root: &str, key: &str) -> BTreeMap<String, ByteString> {
     let empty = EMPTY.map(|name| (name, ""));
-    let values = [(CERT, root), (KEY, key), (ROOT, root)].into_iter().chain(empty);
+    let mark = (name == OWN_NAME).then_some((GENERATED, ""));
+    let values = [(CERT, root), (KEY, key), (ROOT, root)].into_iter().chain(empty).chain(mark);
     values.map(|(name, value)| (name.to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
 }
 

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::authority::{Authority, Error};
 use super::node::Nodes;
+use super::registrar::{self, Registrar};
 use crate::auth::{Caller, Chain, Credentials, Refusal};
 use crate::listener::Peer;
 use crate::metrics::Metrics;
@@ -25,6 +26,8 @@ pub struct Service {
     metrics: Arc<Metrics>,
     /// Who may ask for others; without it, nobody.
     nodes: Option<Nodes>,
+    /// Signers of the cluster that sign in place of the authority.
+    registrar: Option<Arc<Registrar>>,
 }
 
 /// Further wishes of a request, in its `metadata`.
@@ -51,13 +54,20 @@ impl Service {
     /// A service of that authority.
     #[must_use]
     pub fn new(authority: Authority, auth: Chain, metrics: Arc<Metrics>) -> Self {
-        Self { authority, auth, metrics, nodes: None }
+        Self { authority, auth, metrics, nodes: None, registrar: None }
     }
 
     /// Lets proxies of a whole node ask for the workloads on it.
     #[must_use]
     pub fn with_nodes(mut self, nodes: Option<Nodes>) -> Self {
         self.nodes = nodes;
+        self
+    }
+
+    /// Lets signers of the cluster sign.
+    #[must_use]
+    pub fn with_registrar(mut self, registrar: Option<Arc<Registrar>>) -> Self {
+        self.registrar = registrar;
         self
     }
 
@@ -78,7 +88,7 @@ impl Service {
     ///
     /// # Errors
     /// Why it is refused, in Istio's words where there are any.
-    pub fn sign(
+    pub async fn sign(
         &self,
         request: &IstioCertificateRequest,
         caller: &Caller,
@@ -91,6 +101,17 @@ impl Service {
             Status::new(code, format!("CSR signing error ({error})"))
         };
         let signer = Wishes::of(request).signer;
+        let ttl = u64::try_from(request.validity_duration).ok().filter(|seconds| *seconds > 0);
+        let ttl = ttl.map(Duration::from_secs);
+        if let Some(registrar) = &self.registrar {
+            let ttl = self.authority.lifetime(ttl);
+            let ttl = ttl.map_err(|error| refuse("TTL_ERROR", tonic::Code::InvalidArgument, &error))?;
+            let signed = registrar.sign(&request.csr, &caller.identities, ttl, &signer).await;
+            return signed.map_err(|error| {
+                let (kind, code) = verdict(&error);
+                refuse(kind, code, &error)
+            });
+        }
         if !signer.is_empty() {
             let why =
                 format!("there is no signer {signer:?}: leave CertSigner out for the authority of the mesh");
@@ -98,12 +119,26 @@ impl Service {
         }
         let csr = Csr::parse(&request.csr)
             .map_err(|error| refuse("CSR_ERROR", tonic::Code::InvalidArgument, &error))?;
-        let ttl = u64::try_from(request.validity_duration).ok().filter(|seconds| *seconds > 0);
-        let chain = self.authority.sign(&csr, &caller.identities, ttl.map(Duration::from_secs), now);
+        let chain = self.authority.sign(&csr, &caller.identities, ttl, now);
         chain.map_err(|error| match &error {
             Error::Ttl { .. } => refuse("TTL_ERROR", tonic::Code::InvalidArgument, &error),
             _ => refuse("CERT_GEN_ERROR", tonic::Code::Internal, &error),
         })
+    }
+}
+
+/// What a caller is told when no signer of the cluster signs: whether the same may
+/// work later, too.
+fn verdict(error: &registrar::Error) -> (&'static str, tonic::Code) {
+    use super::requests::Error as Asked;
+    match error {
+        registrar::Error::Csr(_) | registrar::Error::NoDomain(_) => {
+            ("CSR_ERROR", tonic::Code::InvalidArgument)
+        }
+        registrar::Error::Request(Asked::Api { may_change: true, .. } | Asked::Silent(_) | Asked::Ended) => {
+            ("CERT_GEN_ERROR", tonic::Code::Unavailable)
+        }
+        _ => ("CERT_GEN_ERROR", tonic::Code::Internal),
     }
 }
 
@@ -138,7 +173,7 @@ impl IstioCertificateService for Service {
                 return Err(reason.status("request impersonation authentication failure"));
             }
         };
-        let chain = self.sign(&request, &caller, address, SystemTime::now())?;
+        let chain = self.sign(&request, &caller, address, SystemTime::now()).await?;
         self.metrics.issued.inc();
         info!(target: "ca", ?address, identities = ?caller.identities, by = caller.by, "certificate issued");
         Ok(Response::new(IstioCertificateResponse { cert_chain: chain }))

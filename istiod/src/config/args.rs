@@ -87,6 +87,18 @@ pub struct Discovery {
     #[arg(long = "httpsAddr", default_value = ":15017", value_name = "ADDR")]
     pub https: String,
 
+    /// Certificate of istiod, if others sign it (with `ENABLE_CA_SERVER=false`).
+    #[arg(long = "tlsCertFile", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Its key.
+    #[arg(long = "tlsKeyFile", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The roots of the mesh then.
+    #[arg(long = "caCertFile", value_name = "FILE")]
+    pub ca_cert: Option<PathBuf>,
+
     /// Mesh configuration file (YAML); defaults apply when it is not there.
     #[arg(long = "meshConfig", default_value = "./etc/istio/config/mesh", value_name = "FILE")]
     pub mesh_config: PathBuf,

@@ -11,8 +11,8 @@ use std::time::Duration;
 use mesh::{MeshConfig, MeshNetworks};
 
 use super::args::Discovery;
-use super::{Error, Objects, Settings, features};
-use crate::{jwks, kube, webhook};
+use super::{Error, Objects, Settings, authority, features};
+use crate::{jwks, kube, register, webhook};
 
 /// Name, default and meaning of each variable.
 pub const VARIABLES: &[(&str, &str, &str)] = &[
@@ -20,6 +20,11 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("POD_NAME", "", "Name of this istiod among others, which istioctl shows; the machine's without one."),
     ("CLUSTER_ID", "Kubernetes", "Name of the cluster."),
     ("REVISION", "", "Revision of the control plane: objects with the label of another one are not for it."),
+    (
+        "ISTIO_WATCH_NAMESPACE",
+        "",
+        "The only namespace that is watched, besides what is in none; empty: all are.",
+    ),
     ("SHARED_MESH_CONFIG", "", "A further ConfigMap with mesh configuration, which the usual one goes over."),
     (
         "ENABLE_NATIVE_SIDECARS",
@@ -37,8 +42,43 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "Set and empty: istiod leaves configurations of the validating webhook alone.",
     ),
     ("COMPLIANCE_POLICY", "", "Rules of cryptography that injected proxies are told, such as fips-140-2."),
+    ("PLATFORM", "", "openshift: users and groups of proxies are those of their namespaces."),
     ("ISTIOD_CUSTOM_HOST", "", "Further host names for istiod's certificate, separated by commas."),
     ("ROOT_CA_DIR", "./etc/cacerts", "Directory of plug-in CA files."),
+    (
+        "USE_CACERTS_FOR_SELF_SIGNED_CA",
+        "false",
+        "A self-signed root that is made is kept in Secret cacerts, not in istio-ca-secret.",
+    ),
+    (
+        "ENABLE_CA_SERVER",
+        "true",
+        "false: others sign for workloads and for istiod, whose certificate is in files.",
+    ),
+    ("EXTERNAL_CA", "", "ISTIOD_RA_KUBERNETES_API: signers of the cluster sign for workloads."),
+    ("K8S_SIGNER", "", "The signer of requests that name none."),
+    ("CERT_SIGNER_DOMAIN", "", "What stands before the names of signers in requests, with a slash."),
+    (
+        "PILOT_CERT_PROVIDER",
+        "istiod",
+        "Who signs istiod's own certificate: istiod, or k8s.io/SIGNER of the cluster.",
+    ),
+    (
+        "ENABLE_CLUSTER_TRUST_BUNDLE_API",
+        "false",
+        "The roots are told in ClusterTrustBundle istio.io:istiod-ca:root-cert, too.",
+    ),
+    (
+        "JWT_RULE",
+        "",
+        "An issuer outside of the cluster whose tokens are taken: {\"issuer\": .., \"jwks_uri\": .., \"audiences\": [..]}.",
+    ),
+    (
+        "TOKEN_ISSUER",
+        "",
+        "The same without a cluster: iss of the tokens; the discovery document names the keys.",
+    ),
+    ("AUDIENCE", "", "The audience of tokens of TOKEN_ISSUER."),
     ("TOKEN_AUDIENCES", "istio-ca", "Audiences a token may have, separated by commas."),
     ("DEFAULT_WORKLOAD_CERT_TTL", "24h", "Lifetime of a certificate when the request names none."),
     ("MAX_WORKLOAD_CERT_TTL", "2160h", "Longest lifetime a request may ask for."),
@@ -79,6 +119,26 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("BLOCKED_CIDRS_IN_JWKS_URIS", "", "Networks that no keys are fetched from, separated by commas."),
     ("JWKS_RESOLVER_INSECURE_SKIP_VERIFY", "false", "Servers of keys are not verified."),
     ("ISTIOD_JWKS_ALLOW_LOOPBACK", "false", "Keys may be fetched from this machine itself."),
+    (
+        "PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION",
+        "true",
+        "WorkloadEntries are made for workloads that say which WorkloadGroup they are of.",
+    ),
+    (
+        "PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS",
+        "true",
+        "What agents say of the health of workloads is taken into their WorkloadEntries.",
+    ),
+    (
+        "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD",
+        "10s",
+        "How long a registered workload may be away before its entry goes.",
+    ),
+    (
+        "ISTIO_WORKLOAD_ENTRY_VALIDATE_IDENTITY",
+        "true",
+        "A workload registers only as one of its own namespace and service account.",
+    ),
     (
         "PILOT_ENABLE_XDS_IDENTITY_CHECK",
         "true",
@@ -138,6 +198,8 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
     let debounce_max = duration("PILOT_DEBOUNCE_MAX", &env("PILOT_DEBOUNCE_MAX"));
     let send_timeout = duration("PILOT_XDS_SEND_TIMEOUT", &env("PILOT_XDS_SEND_TIMEOUT"));
     let refresh = duration("PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", &env("PILOT_JWT_PUB_KEY_REFRESH_INTERVAL"));
+    let grace_period = "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD";
+    let grace_period = duration(grace_period, &env(grace_period));
     let shutdown = duration("--shutdownDuration", &args.shutdown);
     let keepalive = (
         duration("--keepaliveInterval", &args.keepalive_interval),
@@ -183,6 +245,12 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
     let identity_check = switch("PILOT_ENABLE_XDS_IDENTITY_CHECK", true);
     let leader_election = switch("ENABLE_LEADER_ELECTION", true);
     let debug_auth = switch("ENABLE_DEBUG_ENDPOINT_AUTH", true);
+    let registration = register::Settings {
+        registers: switch("PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION", true),
+        takes_health: switch("PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS", true),
+        checks_identity: switch("ISTIO_WORKLOAD_ENTRY_VALIDATE_IDENTITY", true),
+        grace: grace_period,
+    };
     let insecure = switch("JWKS_RESOLVER_INSECURE_SKIP_VERIFY", false);
     let allows_loopback = switch("ISTIOD_JWKS_ALLOW_LOOPBACK", false);
     let networks = list(&env("BLOCKED_CIDRS_IN_JWKS_URIS")).into_iter().filter_map(|value| {
@@ -224,7 +292,13 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
         let value = args.api_qps.to_string();
         errors.push(Error { name: "--kubernetesApiQPS", value, why: "expected a number from 0 on".into() });
     }
+    let watched = Some(env("ISTIO_WATCH_NAMESPACE")).filter(|name| !name.is_empty());
+    if let Some(value) = watched.clone().filter(|name| name.parse::<names::Namespace>().is_err()) {
+        let why = "expected the name of one namespace".into();
+        errors.push(Error { name: "ISTIO_WATCH_NAMESPACE", value, why });
+    }
     let features = features::read(&get, &mut errors);
+    let authority = authority::read(args, &get, &mut errors);
     let keys = jwks::Settings { fetch: features.key_fetch, refresh, guard, insecure };
     let mesh = read_mesh_config(args).unwrap_or_else(|error| {
         errors.push(error);
@@ -315,11 +389,14 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
             dir: INJECTOR.into(),
             revision: env("REVISION"),
             compliance_policy: env("COMPLIANCE_POLICY"),
+            platform: env("PLATFORM"),
             native,
         },
         namespace: args.namespace.clone().unwrap_or_else(|| env("POD_NAMESPACE")),
         domain: args.domain.clone(),
+        watched,
         cluster_id: args.cluster_id.clone().unwrap_or_else(|| env("CLUSTER_ID")),
+        authority,
         custom_hosts: list(&env("ISTIOD_CUSTOM_HOST")),
         mesh,
         networks,
@@ -351,6 +428,7 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
         shutdown,
         keepalive,
         max_connection_age,
+        registration,
     })
 }
 
@@ -439,6 +517,7 @@ mod tests {
             ("PILOT_XDS_SEND_TIMEOUT", "0s", "must be longer than zero"),
             ("PILOT_PUSH_THROTTLE", "9223372036854775807", "expected a whole number up to 100000"),
             ("CITADEL_SELF_SIGNED_CA_CERT_TTL", "1000000h", "expected 100 years"),
+            ("ISTIO_WATCH_NAMESPACE", "a,b", "expected the name of one namespace"),
         ] {
             let errors = wrong(&[], &[(name, value)]);
             assert!(errors.len() == 1 && errors[0].contains(want), "{name}: {errors:?}");

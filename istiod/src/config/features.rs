@@ -28,6 +28,8 @@ pub const VARIABLES: &[(&str, Field)] = &[
     ("PILOT_ENABLE_REDIS_FILTER", |all| &mut all.redis_filter),
     ("PILOT_SCOPE_GATEWAY_TO_NAMESPACE", |all| &mut all.scope_gateway_to_namespace),
     ("PILOT_SEND_UNHEALTHY_ENDPOINTS", |all| &mut all.send_unhealthy_endpoints),
+    ("PILOT_SKIP_VALIDATE_TRUST_DOMAIN", |all| &mut all.skip_trust_domain),
+    ("RESOLVE_HOSTNAME_GATEWAYS", |all| &mut all.resolve_gateway_names),
 ];
 
 /// The one that bounds a cache.

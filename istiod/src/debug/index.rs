@@ -39,11 +39,15 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     PAGES.iter().map(|(name, _)| *name).filter(|name| *name != "list")
 }
 
-/// The page that leads to all others.
-pub(super) fn html() -> String {
-    let mut html = String::from("<!DOCTYPE html>\n<html><head><title>istiod</title></head><body><table>\n");
+/// The page that leads to all others, and why istiod is not ready, if it is not.
+pub(super) fn html(unready: Option<&str>) -> String {
+    let mut html = String::from("<!DOCTYPE html>\n<html><head><title>istiod</title></head><body>");
+    // Writing to a text does not fail.
+    if let Some(why) = unready {
+        writeln!(html, "<p>{why}</p>").ok();
+    }
+    html += "<table>\n";
     for (name, what) in PAGES {
-        // Writing to a text does not fail.
         writeln!(html, "<tr><td><a href=\"/debug/{name}\">/debug/{name}</a></td><td>{what}</td></tr>").ok();
     }
     html + "</table></body></html>\n"

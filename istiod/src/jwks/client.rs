@@ -97,13 +97,13 @@ pub enum Error {
 
 /// The client. It keeps no connections: keys are fetched rarely.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub struct Client {
     /// Decides about addresses.
-    pub(super) guard: Guard,
+    pub(crate) guard: Guard,
     /// Whether servers are not verified.
-    pub(super) insecure: bool,
+    pub(crate) insecure: bool,
     /// Runs the connections.
-    pub(super) tasks: Tasks,
+    pub(crate) tasks: Tasks,
 }
 
 /// A connection, with or without TLS.
@@ -116,7 +116,7 @@ impl Client {
     ///
     /// # Errors
     /// When there are none that can be used.
-    pub(super) async fn keys(&self, uri: &str, timeout: Duration) -> Result<String, Error> {
+    pub(crate) async fn keys(&self, uri: &str, timeout: Duration) -> Result<String, Error> {
         let fetch = async {
             let text = self.get(uri).await?;
             let text = if uri.ends_with(DISCOVERY) {
@@ -133,7 +133,11 @@ impl Client {
         tokio::time::timeout(timeout, fetch).await.unwrap_or(Err(Error::Timeout(timeout)))
     }
 
-    async fn get(&self, uri: &str) -> Result<String, Error> {
+    /// Fetches a text.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn get(&self, uri: &str) -> Result<String, Error> {
         let mut uri: Uri = uri.parse().map_err(|_| Error::Uri(shown(uri)))?;
         for _ in 0..=REDIRECTS {
             let response = self.exchange(&uri).await?;
@@ -240,7 +244,7 @@ fn lead(from: &Uri, location: &HeaderValue) -> Result<Uri, Error> {
 }
 
 /// A URI for messages: no password, and no query, which may hold a secret.
-pub(super) fn shown(uri: &str) -> String {
+pub(crate) fn shown(uri: &str) -> String {
     let uri = uri.split(['?', '#']).next().unwrap_or_default();
     match uri.split_once("://") {
         Some((scheme, rest)) => {

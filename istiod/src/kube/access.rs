@@ -1,7 +1,7 @@
 //! Whether a service account may read the Secrets of its namespace: a proxy is
 //! given none that its account could not read by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,8 +37,16 @@ pub struct Access(Arc<Inner>);
 struct Inner {
     client: Client,
     health: Health,
-    known: Mutex<BTreeMap<Account, Entry>>,
+    tasks: Tasks,
+    known: Mutex<Known>,
     changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    accounts: BTreeMap<Account, Entry>,
+    /// Those about which the API server is being asked.
+    asked: BTreeSet<Account>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +87,7 @@ impl Access {
         let inner = Inner {
             client: reviews.clone(),
             health: health.clone(),
+            tasks: tasks.clone(),
             known: Mutex::default(),
             changes: watch::Sender::new(0),
         };
@@ -88,39 +97,43 @@ impl Access {
         access
     }
 
-    /// Tells that somebody who was refused is allowed now.
+    /// Tells that the API server has said something new about somebody.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
     }
 
-    /// Whether a service account may list the Secrets of its namespace. While the API
-    /// server is away, what it said last counts.
-    pub async fn may_list(&self, namespace: &str, name: &str) -> bool {
+    /// Whether a service account may list the Secrets of its namespace, as the API
+    /// server said last; `None` when it has said nothing yet. Nobody waits for it:
+    /// what it says anew is told by [`Self::changes`].
+    #[must_use]
+    pub fn may_list(&self, namespace: &str, name: &str) -> Option<bool> {
         let account = (namespace.to_owned(), name.to_owned());
         let now = Instant::now();
-        let known = {
-            let mut known = self.known();
-            let entry = known.get_mut(&account);
-            entry.map(|entry| {
-                entry.used = now;
-                *entry
-            })
-        };
-        let is_fresh = |entry: &Entry| {
-            entry.checked.is_some_and(|at| now.duration_since(at) < KEPT) || !entry.is_allowed
-        };
-        match known.filter(is_fresh) {
-            Some(entry) => entry.is_allowed,
-            None => self.check(&account).await,
+        let mut known = self.known();
+        let entry = known.accounts.get_mut(&account).map(|entry| {
+            entry.used = now;
+            *entry
+        });
+        // Those who are refused are asked about again and again anyway.
+        let is_fresh =
+            |entry: Entry| entry.checked.is_some_and(|at| now.duration_since(at) < KEPT) || !entry.is_allowed;
+        if !entry.is_some_and(is_fresh) && known.asked.insert(account.clone()) {
+            let own = self.clone();
+            self.0.tasks.spawn("access to Secrets", async move {
+                if own.check(&account).await {
+                    own.0.changes.send_modify(|count| *count += 1);
+                }
+            });
         }
+        entry.map(|entry| entry.is_allowed)
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<Account, Entry>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks and remembers.
+    /// Asks and remembers; says whether that is something new.
     async fn check(&self, account: &Account) -> bool {
         let answer = match timeout(ANSWER, self.ask(account)).await {
             Ok(Ok(is_allowed)) => Some(is_allowed),
@@ -145,15 +158,16 @@ impl Access {
         };
         let now = Instant::now();
         let mut known = self.known();
-        let entry = known.entry(account.clone());
-        let entry = entry.or_insert_with(|| Entry::new(now));
+        known.asked.remove(account);
+        let before = known.accounts.get(account).map(|entry| entry.is_allowed);
+        let entry = known.accounts.entry(account.clone()).or_insert_with(|| Entry::new(now));
         if let Some(is_allowed) = answer {
             if entry.is_allowed && !is_allowed {
                 (entry.next, entry.wait) = (now + RETRY, RETRY);
             }
             (entry.is_allowed, entry.checked) = (is_allowed, Some(now));
         }
-        entry.is_allowed
+        before != Some(entry.is_allowed)
     }
 
     async fn ask(&self, (namespace, name): &Account) -> Result<bool, kube::Error> {
@@ -169,8 +183,9 @@ impl Access {
             let now = Instant::now();
             let refused: Vec<Account> = {
                 let mut known = self.known();
-                known.retain(|_, entry| now.duration_since(entry.used) < IDLE);
-                let refused = known.iter_mut().filter(|(_, entry)| !entry.is_allowed && entry.next <= now);
+                known.accounts.retain(|_, entry| now.duration_since(entry.used) < IDLE);
+                let accounts = known.accounts.iter_mut();
+                let refused = accounts.filter(|(_, entry)| !entry.is_allowed && entry.next <= now);
                 refused
                     .map(|(account, entry)| {
                         entry.put_off(now);
@@ -178,11 +193,11 @@ impl Access {
                     })
                     .collect()
             };
-            let mut is_other = false;
+            let mut is_new = false;
             for account in refused {
-                is_other |= self.check(&account).await;
+                is_new |= self.check(&account).await;
             }
-            if is_other {
+            if is_new {
                 self.0.changes.send_modify(|count| *count += 1);
             }
         }
@@ -213,6 +228,26 @@ fn question(namespace: &str, name: &str) -> SubjectAccessReview {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_an_api_server_that_does_not_answer() {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        });
+        let client = Client::new(service, "default");
+        let tasks = Tasks::new();
+        let health = Health::new(&tasks, &client);
+        let access = Access::new(&tasks, &Connection { client: client.clone(), reviews: client, health });
+        let mut changes = access.changes();
+        let begin = Instant::now();
+        assert_eq!(access.may_list("edge", "gateway"), None);
+        assert_eq!(access.may_list("edge", "gateway"), None);
+        assert_eq!(Instant::now(), begin);
+        assert_eq!(access.known().asked.len(), 1, "asked once");
+        // Without an answer in time, nothing is given away.
+        changes.changed().await.unwrap();
+        assert_eq!(access.may_list("edge", "gateway"), Some(false));
+    }
 
     #[test]
     fn the_question_is_about_the_account_in_its_own_namespace() {

@@ -11,7 +11,7 @@ use source::kubernetes::{self, ConfigMap, Operator, Requirement, Selector, Selec
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::Connection;
+use super::{Connection, of_revision};
 
 /// Name of the ConfigMap of the default revision.
 const MAP: &str = "istio";
@@ -67,10 +67,7 @@ pub async fn follow(
 ) -> watch::Receiver<Mesh> {
     let map =
         |name: &str| kubernetes::config_map(tasks, &connection.client, &connection.health, namespace, name);
-    let own_name = match settings.revision.as_str() {
-        "" | "default" => MAP.to_owned(),
-        revision => format!("{MAP}-{revision}"),
-    };
+    let own_name = of_revision(MAP, &settings.revision);
     let needs_map = settings.file.is_none() || settings.networks_file.is_none();
     let mut maps = Maps {
         own: needs_map.then(|| map(&own_name)),

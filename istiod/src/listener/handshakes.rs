@@ -108,7 +108,7 @@ impl Permit {
 }
 
 /// What counts as one address: an IPv6 host has a whole /64 of them.
-fn source(address: IpAddr) -> IpAddr {
+pub(crate) fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

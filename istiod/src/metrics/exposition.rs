@@ -10,6 +10,11 @@ pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Counters that Istio ends in `_total` itself.
 const TOTALS: &[&str] = &[
+    "auto_registration_success",
+    "auto_registration_updates",
+    "auto_registration_unregister",
+    "auto_registration_deletes",
+    "auto_registration_errors",
     "pilot_sds_certificate_errors",
     "pilot_jwks_resolver_network_fetch_success",
     "pilot_jwks_resolver_network_fetch_fail",

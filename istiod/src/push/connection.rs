@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use names::TypeUrl;
-use pilot::Proxy;
 use pilot::cache::{Client, Fresh};
 use proto::envoy::config::core::v3::Node;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -19,6 +18,7 @@ use tracing::{debug, info, warn};
 use xds::session::{Asked, is_served};
 use xds::{Answer, Request, Session, Variant, Verdict};
 
+use super::admit;
 use super::proxyless::Told;
 use super::secret::{self, Secrets};
 use super::status::{Entry, Findings, Row, Shared, Table};
@@ -28,11 +28,15 @@ use crate::auth::Caller;
 use crate::debug::{Pages, over_xds};
 use crate::kube::access::Access;
 use crate::metrics::{Connected, Metrics};
+use crate::register::{self, Registrar, Registration};
 use crate::world::World;
 
 /// Responses that wait for the transport. More would only grow old there: what
 /// changes meanwhile is merged into the next push instead.
 pub const OUTBOX: usize = 2;
+
+/// Requests that wait until the API server has said what the caller may read.
+const DEFERRED: usize = 64;
 
 /// How long listeners and routes wait for new clusters to become usable.
 const WARMING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -62,6 +66,8 @@ pub struct Hub {
     pub trust: Trust,
     /// Who may read Secrets, where a cluster says it.
     pub access: Option<Access>,
+    /// Registers workloads on plain hosts.
+    pub workloads: Registrar,
 }
 
 /// A request with the node, which only the first of a stream must carry.
@@ -107,10 +113,14 @@ struct Connection {
     /// The last request for a debug page, which an acknowledgement repeats.
     asked_page: Option<(TypeUrl, Vec<String>)>,
     counted: Connected,
+    /// Its workload's entry, if that is looked after here.
+    registration: Option<Registration>,
     /// Listeners and routes wait until then, if they do.
     held: Option<Instant>,
     /// Whether a type that is not served was asked for, which is logged once.
     has_strange_type: bool,
+    /// Requests for what the caller may not be allowed to read, in order.
+    deferred: Vec<Incoming>,
 }
 
 /// Serves one stream until the proxy leaves or istiod stops.
@@ -125,13 +135,14 @@ pub async fn serve(
     mut requests: impl Stream<Item = Result<Incoming, Status>> + Unpin,
     outbox: mpsc::Sender<Result<Outgoing, Status>>,
 ) -> Result<(), Status> {
-    let opened = open(&hub, caller.as_ref(), &mut requests).await.inspect_err(|status| {
+    let opened = admit::open(&hub, caller.as_ref(), &mut requests).await.inspect_err(|status| {
         warn!(target: "ads", code = ?status.code(), reason = status.message(), "stream refused");
     })?;
     let Some((proxy, first)) = opened else { return Ok(()) };
 
     let id = format!("{}-{}", proxy.id, hub.serial.fetch_add(1, Ordering::Relaxed) + 1);
-    let proxy = Arc::new(proxy);
+    // Who has no right to an entry gets nothing else either.
+    let (proxy, registration) = hub.workloads.connect(proxy, caller.as_ref()).await?;
     let session = Shared::new(Session::new(variant));
     let end = Arc::new(Notify::new());
     let findings = Findings::default();
@@ -164,8 +175,10 @@ pub async fn serve(
         caller,
         asked_page: None,
         counted,
+        registration,
         held: None,
         has_strange_type: false,
+        deferred: Vec::new(),
     };
     let end = connection.run(&first, requests, &mut hub.world).await;
     match &end {
@@ -177,56 +190,6 @@ pub async fn serve(
     end
 }
 
-/// The proxy and its first request, once it has said who it is and may be that;
-/// `None` when it left before.
-async fn open(
-    hub: &Hub,
-    caller: Option<&Caller>,
-    requests: &mut (impl Stream<Item = Result<Incoming, Status>> + Unpin),
-) -> Result<Option<(Proxy, Incoming)>, Status> {
-    let Some(first) = first_request(requests).await? else { return Ok(None) };
-    let node = first.node.as_ref().filter(|node| !node.id.is_empty()).ok_or_else(|| {
-        Status::invalid_argument("the first request of a stream must carry the node with its id")
-    })?;
-    let proxy = Proxy::from_node(node).map_err(|error| Status::invalid_argument(format!("node: {error}")))?;
-    if hub.identity_check
-        && let Some(caller) = caller
-    {
-        authorize(caller, &proxy)?;
-    }
-    Ok(Some((proxy, first)))
-}
-
-/// The first request that is not about health.
-async fn first_request(
-    requests: &mut (impl Stream<Item = Result<Incoming, Status>> + Unpin),
-) -> Result<Option<Incoming>, Status> {
-    while let Some(incoming) = requests.next().await {
-        let incoming = incoming?;
-        if incoming.request.type_url != TypeUrl::Health {
-            return Ok(Some(incoming));
-        }
-    }
-    Ok(None)
-}
-
-/// The caller must be the workload that the node claims to be.
-fn authorize(caller: &Caller, proxy: &Proxy) -> Result<(), Status> {
-    let (namespace, service_account) = (&proxy.namespace, &proxy.service_account);
-    let fits = caller.identities.iter().any(|id| {
-        id.namespace.as_str() == namespace
-            && (service_account.is_empty() || id.service_account.as_str() == service_account)
-    });
-    if fits {
-        return Ok(());
-    }
-    let identities: Vec<String> = caller.identities.iter().map(ToString::to_string).collect();
-    Err(Status::permission_denied(format!(
-        "authorization failed: no identities ([{}]) matched {namespace}/{service_account}",
-        identities.join(" ")
-    )))
-}
-
 impl Connection {
     async fn run(
         &mut self,
@@ -234,11 +197,12 @@ impl Connection {
         mut requests: impl Stream<Item = Result<Incoming, Status>> + Unpin,
         changes: &mut watch::Receiver<Arc<World>>,
     ) -> Result<(), Status> {
+        // From before the first request on, which may be one that waits for them.
+        let mut allowed = self.hub.access.as_ref().map(Access::changes);
         self.request(first).await?;
         let end = self.end.clone();
         let mut trust = self.hub.trust.clone();
         trust.mark_unchanged();
-        let mut allowed = self.hub.access.as_ref().map(Access::changes);
         loop {
             let held = self.held;
             let patience = async {
@@ -271,6 +235,9 @@ impl Connection {
                 }
                 Ok(()) = trust.changed() => self.push_type(&TypeUrl::ProxyConfig).await?,
                 () = changed(&mut allowed) => {
+                    for incoming in std::mem::take(&mut self.deferred) {
+                        self.request(&incoming).await?;
+                    }
                     for type_url in [TypeUrl::Secret, TypeUrl::Extension] {
                         self.looked_at.remove(&type_url);
                         self.push_type(&type_url).await?;
@@ -295,6 +262,14 @@ impl Connection {
         let type_url = &request.type_url;
         if over_xds::is_page(type_url) {
             return self.page(request).await;
+        }
+        if *type_url == TypeUrl::Health {
+            register::tell(self.registration.as_ref(), &self.id, request.error.as_deref());
+            return Ok(());
+        }
+        let is_behind = self.deferred.iter().any(|before| before.request.type_url == *type_url);
+        if is_behind || !self.look_at_access(type_url) {
+            return self.defer(incoming);
         }
         let reaction = self.session.lock().request(request, SystemTime::now()).map_err(|error| {
             Status::resource_exhausted(format!("{} of {}: {error}", type_url.short(), self.client.proxy().id))
@@ -354,7 +329,9 @@ impl Connection {
         if let Some(since) = self.behind_since.take_if(|_| self.held.is_none()) {
             self.hub.metrics.converged(since.elapsed());
         }
-        self.findings.set(self.client.findings());
+        if self.findings.set(self.client.findings()) {
+            self.hub.table.touch();
+        }
         self.hub.pushed.notify_one();
     }
 
@@ -405,7 +382,11 @@ impl Connection {
         if self.session.lock().asked(type_url).is_none() || self.is_untouched(type_url) {
             return Ok(());
         }
-        self.look_at_access(type_url).await;
+        if !self.look_at_access(type_url) {
+            // It is looked at again when that is known; nothing else waits for it.
+            self.looked_at.remove(type_url);
+            return Ok(());
+        }
         let is_ready = {
             let session = self.session.lock();
             let Some(asked) = session.asked(type_url) else { return Ok(()) };
@@ -420,23 +401,37 @@ impl Connection {
             let begin = Instant::now();
             let answer = work::blocking(|| self.fresh(type_url));
             self.hub.metrics.generated(type_url, begin.elapsed());
+            self.hub.table.touch();
             drop(permit);
             answer
         };
         self.send(answer).await
     }
 
-    /// Before credentials are sent: whether the caller's account may read them.
-    async fn look_at_access(&mut self, type_url: &TypeUrl) {
-        let Some(access) = &self.hub.access else { return };
+    /// Before credentials are sent: looks whether the caller's account may read
+    /// them; `false` when that is not known yet.
+    fn look_at_access(&mut self, type_url: &TypeUrl) -> bool {
+        let Some(access) = &self.hub.access else { return true };
         let world = &self.world;
         match type_url {
-            TypeUrl::Secret => self.secrets.look_at(access, |_| true).await,
+            TypeUrl::Secret => self.secrets.look_at(access, |_| true),
             TypeUrl::Extension => {
-                self.secrets.look_at(access, |namespace| secret::pulls(&world.store, namespace)).await;
+                self.secrets.look_at(access, |namespace| secret::pulls(&world.store, namespace))
             }
-            _ => {}
+            _ => true,
         }
+    }
+
+    /// Keeps a request until it is known what the caller may read.
+    fn defer(&mut self, incoming: &Incoming) -> Result<(), Status> {
+        if self.deferred.len() >= DEFERRED {
+            return Err(Status::resource_exhausted(format!(
+                "more than {DEFERRED} requests wait for the API server to say whether the caller may read Secrets"
+            )));
+        }
+        let (request, error_code) = (incoming.request.clone(), incoming.error_code);
+        self.deferred.push(Incoming { node: None, request, error_code });
+        Ok(())
     }
 
     /// Waits until there is room for one more translation.
@@ -490,7 +485,6 @@ impl Connection {
         if *type_url == TypeUrl::ProxyConfig {
             return vec![trust::resource(&self.hub.trust)];
         }
-        self.look_at_access(type_url).await;
         if *type_url == TypeUrl::Secret {
             let (proxy, wanted) = (self.client.proxy(), asked.to_wanted());
             return self.secrets.resources(&world.snapshot, proxy, &wanted, &self.hub.metrics);
@@ -506,6 +500,7 @@ impl Connection {
         let begin = Instant::now();
         let resources = work::blocking(|| self.client.resources(world.now(), type_url, asked));
         self.hub.metrics.generated(type_url, begin.elapsed());
+        self.hub.table.touch();
         drop(permit);
         resources
     }

@@ -39,22 +39,32 @@ impl Secrets {
         Self { identities, readable: None, refused: BTreeMap::new() }
     }
 
-    /// Asks whose Secrets the caller may read, of the namespaces where that matters.
-    pub(super) async fn look_at(&mut self, access: &Access, matters: impl Fn(&str) -> bool) {
+    /// Looks whose Secrets the caller may read, of the namespaces where that
+    /// matters; `false` when the API server has still to say it.
+    pub(super) fn look_at(&mut self, access: &Access, matters: impl Fn(&str) -> bool) -> bool {
         let ids: Vec<&SpiffeId> =
             self.identities.iter().filter(|id| matters(id.namespace.as_str())).collect();
         if ids.is_empty() {
             self.readable.get_or_insert_default();
-            return;
+            return true;
         }
         let mut readable = BTreeSet::new();
+        let mut is_known = true;
         for id in ids {
             let (namespace, account) = (id.namespace.as_str(), id.service_account.as_str());
-            if access.may_list(namespace, account).await {
-                readable.insert(namespace.to_owned());
+            match access.may_list(namespace, account) {
+                Some(true) => drop(readable.insert(namespace.to_owned())),
+                Some(false) => {}
+                None => is_known = false,
             }
         }
-        self.readable = Some(readable);
+        if is_known {
+            self.readable = Some(readable);
+        } else {
+            // Nothing is given away meanwhile.
+            self.readable.get_or_insert_default();
+        }
+        is_known
     }
 
     /// Of these namespaces, those whose Secrets the caller may read.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -59,13 +60,15 @@ impl Findings {
         self.lock().clone()
     }
 
-    /// These are found now.
-    pub fn set<'a>(&self, now: impl Iterator<Item = &'a Finding>) {
+    /// These are found now; says whether that is something else.
+    pub fn set<'a>(&self, now: impl Iterator<Item = &'a Finding>) -> bool {
         let mut known = self.lock();
         let now: Vec<&Finding> = now.collect();
-        if !known.iter().eq(now.iter().copied()) {
+        let is_other = !known.iter().eq(now.iter().copied());
+        if is_other {
             *known = now.into_iter().cloned().collect();
         }
+        is_other
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Finding>> {
@@ -100,7 +103,11 @@ impl Row {
 
 /// All connected proxies by connection id (`NODEID-N`).
 #[derive(Clone, Debug, Default)]
-pub struct Table(Arc<Mutex<BTreeMap<String, Row>>>);
+pub struct Table {
+    rows: Arc<Mutex<BTreeMap<String, Row>>>,
+    /// Counts whatever may change what is found about proxies.
+    version: Arc<AtomicU64>,
+}
 
 /// A connection's own row; leaving the scope removes it.
 #[derive(Debug)]
@@ -112,13 +119,25 @@ pub struct Entry {
 impl Table {
     fn rows<T>(&self, with: impl FnOnce(&mut BTreeMap<String, Row>) -> T) -> T {
         // The rows are plain data: one that a panic left behind is still whole.
-        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        with(&mut self.rows.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whatever is found about proxies is as it was for as long as this is.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Something may be found now that was not before.
+    pub fn touch(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Adds a connection.
     #[must_use]
     pub fn enter(&self, id: String, row: Row) -> Entry {
         self.rows(|rows| rows.insert(id.clone(), row));
+        self.touch();
         Entry { table: self.clone(), id }
     }
 
@@ -132,5 +151,6 @@ impl Table {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.table.rows(|rows| rows.remove(&self.id));
+        self.table.touch();
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::warn;
 use xds::Resource;
 
+use super::bundles::Roots;
 use crate::ca::authority::Authority;
 use crate::kube::mesh::Mesh;
 
@@ -22,11 +23,27 @@ pub type Trust = watch::Receiver<Arc<[String]>>;
 
 /// Tells the roots of the moment, and of every change of them.
 #[must_use]
-pub fn follow(tasks: &Tasks, authority: &Authority, mut mesh: watch::Receiver<Mesh>) -> Trust {
+pub fn follow(
+    tasks: &Tasks,
+    authority: &Authority,
+    mut mesh: watch::Receiver<Mesh>,
+    mut bundles: watch::Receiver<Roots>,
+) -> Trust {
     let mut current = authority.subscribe();
-    let config = mesh.borrow_and_update().config.clone();
-    let roots = current.borrow_and_update().roots.clone();
-    let (tell, trust) = watch::channel(all(&roots, &config));
+    let others = authority.others().to_owned();
+    let look = {
+        let mesh = mesh.clone();
+        let (current, bundles) = (current.clone(), bundles.clone());
+        move || {
+            let config = mesh.borrow().config.clone();
+            let roots = current.borrow().roots.clone();
+            all(&[roots.as_str(), &others], &config, &bundles.borrow())
+        }
+    };
+    current.mark_unchanged();
+    mesh.mark_unchanged();
+    bundles.mark_unchanged();
+    let (tell, trust) = watch::channel(look());
     // Mesh configurations of a directory do not change, and their sender is gone.
     let mut changes = true;
     tasks.spawn("trusted roots", async move {
@@ -34,9 +51,9 @@ pub fn follow(tasks: &Tasks, authority: &Authority, mut mesh: watch::Receiver<Me
             tokio::select! {
                 changed = current.changed() => if changed.is_err() { return },
                 changed = mesh.changed(), if changes => changes = changed.is_ok(),
+                changed = bundles.changed() => if changed.is_err() { return },
             }
-            let config = mesh.borrow_and_update().config.clone();
-            let now = all(&current.borrow_and_update().roots, &config);
+            let now = look();
             tell.send_if_modified(|before| {
                 let is_other = *before != now;
                 *before = now;
@@ -56,14 +73,23 @@ pub fn resource(trust: &Trust) -> Resource {
 }
 
 /// The certificates of `roots` and of the mesh configuration, each once.
-fn all(roots: &str, config: &MeshConfig) -> Arc<[String]> {
-    let mut all = certificate::blocks(roots);
-    let mut known: BTreeSet<String> = all.iter().cloned().collect();
+fn all(roots: &[&str], config: &MeshConfig, bundles: &Roots) -> Arc<[String]> {
+    let mut all: Vec<String> = Vec::new();
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for root in roots.iter().flat_map(|roots| certificate::blocks(roots)) {
+        if known.insert(root.clone()) {
+            all.push(root);
+        }
+    }
     for (number, data) in config.ca_certificates.iter().enumerate() {
         let pem = match &data.certificate_data {
             Some(CertificateData::Pem(pem)) => pem,
             Some(CertificateData::SpiffeBundleUrl(url)) => {
-                warn!(target: "ca", "mesh configuration: caCertificates[{number}].spiffeBundleUrl: {url} is not fetched: write the certificates to pem");
+                for root in bundles.get(url).into_iter().flatten() {
+                    if known.insert(root.clone()) {
+                        all.push(root.clone());
+                    }
+                }
                 continue;
             }
             None => continue,
@@ -105,7 +131,16 @@ mod tests {
             entry(&b)
         );
         let config = MeshConfig::from_yaml(&text).unwrap();
-        assert_eq!(*all(&format!("{a}{b}"), &config), [a, b, c]);
+        assert_eq!(*all(&[&format!("{a}{b}")], &config, &Roots::default()), [a, b, c]);
+    }
+
+    #[test]
+    fn roots_of_bundles_are_trusted_once_they_are_fetched() {
+        let (a, b) = (root("a"), root("b"));
+        let config = MeshConfig::from_yaml("caCertificates: [{spiffeBundleUrl: x.example}]").unwrap();
+        assert_eq!(*all(&[&a, ""], &config, &Roots::default()), *std::slice::from_ref(&a));
+        let fetched = [("x.example".to_owned(), vec![a.clone(), b.clone()])].into();
+        assert_eq!(*all(&[&a, ""], &config, &Arc::new(fetched)), [a, b]);
     }
 
     #[tokio::test]
@@ -114,7 +149,8 @@ mod tests {
             |name: &str| Issuer::self_signed(name, Duration::from_secs(3600), SystemTime::now()).unwrap().0;
         let day = Duration::from_secs(24 * 3600);
         let authority = Authority::new(issuer("a"), "test", day, day);
-        let mut trust = follow(&Tasks::new(), &authority, watch::channel(Mesh::default()).1);
+        let (_tell, bundles) = watch::channel(Roots::default());
+        let mut trust = follow(&Tasks::new(), &authority, watch::channel(Mesh::default()).1, bundles);
         assert_eq!(trust.borrow_and_update().len(), 1);
         let current = authority.current();
         let roots = format!("{}{}", current.roots, issuer("b").root_pem());

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use runtime::tasks::Tasks;
 use source::kubernetes::{self, ConfigMap};
 use tokio::sync::watch;
-use tracing::{info, warn};
 
 use super::files::{self, Current, Known};
-use crate::kube::Connection;
+use crate::kube::{Connection, of_revision};
 
 /// Name of the ConfigMap of the default revision.
 const MAP: &str = "istio-sidecar-injector";
@@ -17,10 +16,7 @@ const MAP: &str = "istio-sidecar-injector";
 /// Follows the ConfigMap. It is waited for until the API server has said whether
 /// it is there; one that comes later is taken when it comes.
 pub async fn watch(tasks: &Tasks, connection: &Connection, namespace: &str, known: Known) -> Current {
-    let name = match known.revision.as_str() {
-        "" | "default" => MAP.to_owned(),
-        revision => format!("{MAP}-{revision}"),
-    };
+    let name = of_revision(MAP, &known.revision);
     let Connection { client, health, .. } = connection;
     let mut map = kubernetes::config_map(tasks, client, health, namespace, &name);
     map.wait_for(|map| *map != ConfigMap::Unknown).await.ok();
@@ -35,21 +31,13 @@ pub async fn watch(tasks: &Tasks, connection: &Connection, namespace: &str, know
     current
 }
 
-/// Puts in force what can be used; what cannot leaves the last good settings.
+/// Puts in force what the ConfigMap says.
 fn read(map: &ConfigMap, name: &str, known: &Known, publish: &watch::Sender<Option<Arc<inject::Settings>>>) {
     let text = |key: &str| map.get(key).map(str::to_owned).ok_or_else(|| format!("has no key {key}"));
-    let settings = match map {
+    let texts = match map {
         ConfigMap::Unknown => return,
         ConfigMap::Missing => Err("is not there: no pod gets a sidecar without it".to_owned()),
-        ConfigMap::Data(_) => text(files::CONFIG)
-            .and_then(|config| Ok((config, text(files::VALUES)?)))
-            .and_then(|(config, values)| files::parse(&config, &values, known)),
+        ConfigMap::Data(_) => text(files::CONFIG).and_then(|config| Ok((config, text(files::VALUES)?))),
     };
-    match settings {
-        Ok(settings) => {
-            info!(target: "inject", name, "settings of the injector are in force");
-            publish.send_replace(Some(Arc::new(settings)));
-        }
-        Err(why) => warn!(target: "inject", "ConfigMap {name}: {why}; the last good settings stay in force"),
-    }
+    files::put(texts, &format!("ConfigMap {name}"), known, publish);
 }

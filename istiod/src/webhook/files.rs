@@ -1,12 +1,11 @@
 //! The injector's settings in two files, as a ConfigMap is mounted: `config`
 //! and `values`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use inject::Settings;
-use mesh::MeshConfig;
 use runtime::tasks::Tasks;
 use runtime::watch::files::Files;
 use tokio::sync::watch;
@@ -22,89 +21,80 @@ pub(super) const CONFIG: &str = "config";
 /// The file with Helm's values.
 pub(super) const VALUES: &str = "values";
 
-/// What is told beside the files.
+/// What is told beside the documents.
 #[derive(Clone, Debug)]
 pub struct Known {
-    /// Settings of the mesh.
-    pub mesh: Arc<MeshConfig>,
     /// Revision of the control plane.
     pub revision: String,
     /// Rules of cryptography.
     pub compliance_policy: String,
+    /// The platform of the cluster.
+    pub platform: String,
 }
+
+/// The texts of the two documents.
+pub(super) type Texts = (String, String);
 
 /// Follows the files of a directory; `None` when it is not there: nobody wants
 /// injection then.
-pub fn watch(tasks: &Tasks, dir: &Path, known: Known) -> Option<Current> {
+pub fn watch(tasks: &Tasks, files: &Files, dir: &Path, known: Known) -> Option<Current> {
     if !dir.is_dir() {
         info!(target: "inject", dir = %dir.display(), "no settings of the injector are there: it is off");
         return None;
     }
+    let paths = [dir.join(CONFIG), dir.join(VALUES)];
     // Watching begins before reading: what changes in between is read again.
-    let files = Files::start(tasks, |path, error| {
-        warn!(target: "inject", path = %path.display(), %error, "not watched by the kernel: looked at every second");
-    });
-    let mut changes = files.watch(&[dir.join(CONFIG), dir.join(VALUES)]);
-    let first = read(dir, &known);
-    let mut texts = first.as_ref().ok().map(|(texts, _)| texts.clone());
-    let (publish, current) = watch::channel(take(first));
-    let dir = dir.to_owned();
+    let mut changes = files.watch(&paths);
+    let (publish, current) = watch::channel(None);
+    let from = dir.display().to_string();
+    let mut last = read(&paths);
+    put(last.clone(), &from, &known, &publish);
     tasks.spawn("injector settings", async move {
         loop {
             changes.changed().await;
             tokio::time::sleep(SETTLE).await;
-            let next = read(&dir, &known);
+            let now = read(&paths);
             // Only what differs is a change.
-            let new = match &next {
-                Ok((new, _)) | Err((Some(new), _)) => Some(new.clone()),
-                Err((None, _)) => None,
-            };
-            if new.is_some() && texts == new {
-                continue;
-            }
-            texts = new;
-            if let Some(next) = take(next) {
-                publish.send_replace(Some(next));
-                info!(target: "inject", "settings of the injector have changed");
+            if now != last {
+                last = now.clone();
+                put(now, &from, &known, &publish);
             }
         }
     });
     Some(current)
 }
 
-type Texts = (String, String);
-
-fn read(dir: &Path, known: &Known) -> Result<(Texts, Settings), (Option<Texts>, String)> {
-    let text = |name: &str| {
-        let path = dir.join(name);
-        let read = source::file::read(&path).map(|(text, _)| text);
-        read.map_err(|error| (None, format!("{}: {error}", path.display())))
+fn read([config, values]: &[PathBuf; 2]) -> Result<Texts, String> {
+    let text = |path: &PathBuf| {
+        let read = source::file::read(path).map(|(text, _)| text);
+        read.map_err(|error| format!("{}: {error}", path.display()))
     };
-    let texts = (text(CONFIG)?, text(VALUES)?);
-    match parse(&texts.0, &texts.1, known) {
-        Ok(settings) => Ok((texts, settings)),
-        Err(why) => Err((Some(texts), why)),
+    Ok((text(config)?, text(values)?))
+}
+
+/// Puts in force what can be used; what cannot leaves the last good settings.
+pub(super) fn put(
+    texts: Result<Texts, String>,
+    from: &str,
+    known: &Known,
+    publish: &watch::Sender<Option<Arc<Settings>>>,
+) {
+    match texts.and_then(|(config, values)| parse(&config, &values, known)) {
+        Ok(settings) => {
+            info!(target: "inject", from, "settings of the injector are in force");
+            publish.send_replace(Some(Arc::new(settings)));
+        }
+        Err(why) => warn!(target: "inject", "{from}: {why}; the last good settings stay in force"),
     }
 }
 
-/// Reads the two documents.
-pub(super) fn parse(config: &str, values: &str, known: &Known) -> Result<Settings, String> {
-    let read = Settings::read(config, values, known.mesh.clone(), &known.revision);
+fn parse(config: &str, values: &str, known: &Known) -> Result<Settings, String> {
+    let read = Settings::read(config, values, &known.revision);
     let mut settings = read.map_err(|error| error.to_string())?;
     settings.compliance_policy.clone_from(&known.compliance_policy);
+    settings.platform.clone_from(&known.platform);
     for warning in &settings.warnings {
         warn!(target: "inject", "{warning}");
     }
     Ok(settings)
-}
-
-/// The settings, or what is said about why there are none.
-fn take(read: Result<(Texts, Settings), (Option<Texts>, String)>) -> Option<Arc<Settings>> {
-    match read {
-        Ok((_, settings)) => Some(Arc::new(settings)),
-        Err((_, why)) => {
-            warn!(target: "inject", "settings of the injector cannot be used; the last good ones stay: {why}");
-            None
-        }
-    }
 }

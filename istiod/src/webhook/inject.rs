@@ -1,13 +1,12 @@
 //! The webhook `/inject`: a pod in, a patch out.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ::inject::native_sidecar::Mode;
 use ::inject::webhook::{Answer, Outcome, Situation, answer};
 use bytes::Bytes;
-use config::Store;
 use config::kube::Node;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
@@ -37,8 +36,35 @@ pub struct Injector {
     pub has_nodes: bool,
     /// Name of that cluster.
     pub cluster: Arc<str>,
+    /// The kubelets' versions that are known.
+    pub kubelets: Kubelets,
     /// Counters.
     pub metrics: Arc<Metrics>,
+}
+
+/// Versions of kubelets by node.
+type Versions = Arc<BTreeMap<String, String>>;
+
+/// The kubelets' versions, with the serial of the configuration they are of.
+#[derive(Clone, Debug, Default)]
+pub struct Kubelets(Arc<Mutex<Option<(u64, Versions)>>>);
+
+impl Kubelets {
+    fn of(&self, world: &World) -> Versions {
+        // Made anew or whole, whatever a panic left behind.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((serial, versions)) if *serial == world.serial => versions.clone(),
+            _ => {
+                let version = |node: &Node| node.status.node_info.kubelet_version.clone();
+                let nodes = world.store.all::<Node>();
+                let nodes = nodes.map(|(object, node)| (object.key.name.to_string(), version(node)));
+                let versions: Versions = Arc::new(nodes.collect());
+                *known = Some((world.serial, versions.clone()));
+                versions
+            }
+        }
+    }
 }
 
 impl Injector {
@@ -64,31 +90,20 @@ impl Injector {
     }
 
     fn answer(&self, request: &Request<Bytes>) -> Option<Answer> {
-        let mut settings = self.settings.borrow().clone()?;
+        let settings = self.settings.borrow().clone()?;
         let world = self.world.borrow().clone();
-        let mesh = &world.snapshot.mesh;
-        if !Arc::ptr_eq(&settings.mesh, mesh) {
-            Arc::make_mut(&mut settings).mesh = mesh.clone();
-        }
         let asks = self.has_nodes && self.native == Mode::Auto;
-        let nodes = asks.then(|| kubelets(&world.store));
+        let nodes = asks.then(|| self.kubelets.of(&world));
         let situation = Situation {
+            mesh: &world.snapshot.mesh,
             store: &world.store,
             native: self.native,
-            nodes: nodes.as_ref(),
+            nodes: nodes.as_deref(),
             cluster: &self.cluster,
         };
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         Some(answer(&settings, &situation, request.uri().path(), content_type, request.body()))
     }
-}
-
-/// Versions of the kubelets, by node.
-fn kubelets(store: &Store) -> BTreeMap<String, String> {
-    let nodes = store.all::<Node>();
-    nodes
-        .map(|(object, node)| (object.key.name.to_string(), node.status.node_info.kubelet_version.clone()))
-        .collect()
 }
 
 /// Counts what came of a question, and writes it down.

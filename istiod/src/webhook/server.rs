@@ -21,12 +21,13 @@ use runtime::http::{Body, text};
 use runtime::tasks::Tasks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected as _;
 use tracing::debug;
 
+use super::places::Places;
+use crate::drain::{Drain, Place};
 use crate::listener::Connection;
 
-/// Connections at once; the API server needs a few.
-const CONNECTIONS: usize = 512;
 /// Time to send a request's head, also the next one's.
 const HEAD: Duration = Duration::from_secs(30);
 /// Time to send the rest of a question; the API server itself waits 10 s for the answer.
@@ -78,29 +79,38 @@ impl Routes {
     }
 }
 
-/// Serves the connections that come.
-pub fn serve(tasks: &Tasks, mut incoming: ReceiverStream<io::Result<Connection>>, routes: Routes) {
+/// Serves the connections that come, and gives them up when istiod stops.
+pub fn serve(
+    tasks: &Tasks,
+    mut incoming: ReceiverStream<io::Result<Connection>>,
+    routes: Routes,
+    drain: Drain,
+) {
     let set = tasks.clone();
     let routes = Arc::new(routes);
     let memory = Arc::new(Semaphore::new(MEMORY));
     tasks.spawn("webhooks", async move {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Places::default();
         while let Some(connection) = incoming.next().await {
             let Ok(connection) = connection else { continue };
-            let Ok(place) = places.clone().try_acquire_owned() else {
-                debug!(target: "webhook", "closed: there are {CONNECTIONS} connections already");
-                continue;
+            let address = connection.connect_info().address;
+            let room = match places.take(address.ip()) {
+                Ok(room) => room,
+                Err(why) => {
+                    debug!(target: "webhook", %address, "closed: {why}");
+                    continue;
+                }
             };
-            let (routes, memory) = (routes.clone(), memory.clone());
+            let (routes, memory, place) = (routes.clone(), memory.clone(), drain.enter());
             set.spawn("webhook connection", async move {
-                serve_one(connection, routes, memory).await;
-                drop(place);
+                serve_one(connection, routes, memory, place).await;
+                drop(room);
             });
         }
     });
 }
 
-async fn serve_one(connection: Connection, routes: Arc<Routes>, memory: Arc<Semaphore>) {
+async fn serve_one(connection: Connection, routes: Arc<Routes>, memory: Arc<Semaphore>, place: Place) {
     let service = service_fn(move |request| {
         let (routes, memory) = (routes.clone(), memory.clone());
         async move { Ok::<_, Infallible>(answer(request, &routes, &memory).await) }
@@ -110,9 +120,14 @@ async fn serve_one(connection: Connection, routes: Arc<Routes>, memory: Arc<Sema
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).keep_alive_interval(HEAD);
     let served = builder.serve_connection(TokioIo::new(connection), service);
     tokio::pin!(served);
-    let result = tokio::select! {
-        result = served.as_mut() => result,
-        () = tokio::time::sleep(LIFE) => {
+    let ended = tokio::select! {
+        result = served.as_mut() => Some(result),
+        () = tokio::time::sleep(LIFE) => None,
+        _ = place.is_over() => None,
+    };
+    let result = match ended {
+        Some(result) => result,
+        None => {
             served.as_mut().graceful_shutdown();
             tokio::time::timeout(REST, served).await.unwrap_or(Ok(()))
         }

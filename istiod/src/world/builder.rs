@@ -9,7 +9,7 @@ use mesh::MeshConfig;
 use pilot::cache::Cache;
 use pilot::depend::{Change, Stamps};
 use pilot::snapshot::jwt;
-use pilot::{KeySets, Snapshot};
+use pilot::{GatewayNames, KeySets, Snapshot};
 use source::Update;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -73,6 +73,20 @@ impl Builder {
         let new = &self.settings.key_sets;
         let uris = old.keys().chain(new.keys()).filter(|uri| old.get(*uri) != new.get(*uri));
         self.keys.extend(uris.cloned());
+    }
+
+    /// Host names of gateways that the objects and settings of the next world name.
+    #[must_use]
+    pub fn gateway_names(&self) -> BTreeSet<String> {
+        pilot::snapshot::network::names(&self.store, &self.settings)
+    }
+
+    /// Gives the next world other addresses of gateways, which concern everything.
+    pub fn set_gateway_names(&mut self, names: Arc<GatewayNames>) {
+        if self.settings.gateway_names != names {
+            self.since.get_or_insert_with(Instant::now);
+            self.settings().gateway_names = names;
+        }
     }
 
     /// The objects of the next world.

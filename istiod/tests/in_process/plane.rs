@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use istiod::app::{self, Running};
 use istiod::auth::local::Issuer;
@@ -24,6 +25,7 @@ use runtime::tasks::Tasks;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 
@@ -31,6 +33,14 @@ use tonic::{Request, Status, Streaming};
 pub(crate) struct Plane {
     pub(crate) running: Running,
     pub(crate) dir: tempfile::TempDir,
+    pub(crate) door: Door,
+}
+
+/// The way in for clients of gRPC.
+#[derive(Clone)]
+pub(crate) struct Door {
+    address: SocketAddr,
+    roots: String,
     tasks: Tasks,
 }
 
@@ -42,6 +52,11 @@ impl Plane {
 
     /// Starts one with that environment.
     pub(crate) async fn start_with(environment: impl Fn(&str) -> Option<String>) -> Self {
+        Self::start_as(&[], environment).await
+    }
+
+    /// The same with further flags.
+    pub(crate) async fn start_as(flags: &[&str], environment: impl Fn(&str) -> Option<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let objects = dir.path().join("objects");
         fs::create_dir(&objects).unwrap();
@@ -56,10 +71,12 @@ impl Plane {
         let args = ["istiod", "discovery", "--config-dir", &objects, "--state-dir", &state];
         let ports =
             ["--secureGRPCAddr", free, "--grpcAddr", free, "--monitoringAddr", free, "--httpAddr", free];
-        let cli = Cli::try_parse_from(args.into_iter().chain(ports)).unwrap();
+        let all = args.into_iter().chain(ports).chain(flags.iter().copied());
+        let cli = Cli::try_parse_from(all).unwrap();
         let Command::Discovery(args) = cli.command else { panic!() };
         let running = app::build(env::resolve(&args, environment).unwrap()).await.unwrap();
-        let plane = Self { running, dir, tasks: Tasks::new() };
+        let door = Door { address: running.secure_grpc, roots: running.roots.clone(), tasks: Tasks::new() };
+        let plane = Self { running, dir, door };
         while plane.page(plane.running.http, "/ready").await.0 != 200 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -92,23 +109,85 @@ impl Plane {
 
     /// A page of one of its HTTP ports.
     pub(crate) async fn page(&self, address: SocketAddr, path: &str) -> (u16, String) {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        page(address, path).await
     }
 
-    async fn connect(&self) -> hyper::client::conn::http2::SendRequest<tonic::body::Body> {
-        let config = pki::verify::client_config(&self.running.roots, None, &[b"h2"]).unwrap();
-        let stream = TcpStream::connect(self.running.secure_grpc).await.unwrap();
-        let name = "istiod.istio-system.svc".try_into().unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    /// What a call of any gRPC method ends with, when it ends at once.
+    pub(crate) async fn call(&self, token: Option<&str>, path: &'static str) -> Status {
+        self.door.call(token, path).await
+    }
+
+    /// Asks for a certificate.
+    pub(crate) async fn certificate(
+        &self,
+        token: Option<&str>,
+        csr: &str,
+        ttl: i64,
+    ) -> Result<IstioCertificateResponse, Status> {
+        self.door.certificate(token, csr, ttl).await
+    }
+
+    /// Opens a stream of the state of the world.
+    pub(crate) async fn sotw(&self, token: Option<&str>) -> Exchange<DiscoveryRequest, DiscoveryResponse> {
+        self.door.sotw(token).await
+    }
+
+    /// Opens an incremental stream.
+    pub(crate) async fn delta(
+        &self,
+        token: Option<&str>,
+    ) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
+        self.door.delta_over(self.door.connect().await, token)
+    }
+
+    /// The same at the plaintext port, which asks for no credentials.
+    pub(crate) async fn plain_delta(&self) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
+        let stream = TcpStream::connect(self.running.plain_grpc.unwrap()).await.unwrap();
+        let io = TokioIo::new(stream);
         let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        self.door.tasks.spawn("client", connection);
+        self.door.delta_over(sender, None)
+    }
+}
+
+/// A page of one of the HTTP ports.
+pub(crate) async fn page(address: SocketAddr, path: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+impl Door {
+    /// A connection.
+    pub(crate) async fn connect(&self) -> SendRequest<tonic::body::Body> {
+        self.connect_with(None).await
+    }
+
+    /// A connection below HTTP/2.
+    pub(crate) async fn tls(&self) -> TlsStream<TcpStream> {
+        let config = pki::verify::client_config(&self.roots, None, &[b"h2"]).unwrap();
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = "istiod.istio-system.svc".try_into().unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    /// The tasks of its clients.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// A connection on which so many bytes of a stream may come unread.
+    pub(crate) async fn connect_with(&self, window: Option<u32>) -> SendRequest<tonic::body::Body> {
+        let stream = self.tls().await;
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(window);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
         self.tasks.spawn("client", connection);
         sender
     }
@@ -160,27 +239,10 @@ impl Plane {
         Exchange { requests: tx, head: Some(head), responses: None }
     }
 
-    /// Opens an incremental stream.
-    pub(crate) async fn delta(
+    /// Opens an incremental stream on a connection.
+    pub(crate) fn delta_over(
         &self,
-        token: Option<&str>,
-    ) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
-        self.delta_over(self.connect().await, token)
-    }
-
-    /// The same at the plaintext port, which asks for no credentials.
-    pub(crate) async fn plain_delta(&self) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
-        let stream = TcpStream::connect(self.running.plain_grpc.unwrap()).await.unwrap();
-        let io = TokioIo::new(stream);
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-        self.tasks.spawn("client", connection);
-        self.delta_over(sender, None)
-    }
-
-    fn delta_over(
-        &self,
-        mut sender: hyper::client::conn::http2::SendRequest<tonic::body::Body>,
+        mut sender: SendRequest<tonic::body::Body>,
         token: Option<&str>,
     ) -> Exchange<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
         let mut client = AggregatedDiscoveryServiceClient::with_origin(

@@ -22,6 +22,8 @@ pub(super) struct Seen {
     pub(super) peer: SocketAddr,
     /// The server name of TLS; `None` without TLS.
     pub(super) sni: Option<String>,
+    /// What the PROXY protocol said first.
+    pub(super) proxied: Option<String>,
 }
 
 impl Seen {
@@ -32,6 +34,7 @@ impl Seen {
             "local": self.local.ip().to_string(),
             "peer": self.peer.ip().to_string(),
             "sni": self.sni,
+            "proxied": self.proxied,
         })
     }
 

@@ -24,6 +24,9 @@ use crate::process::Process;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a program may take to end.
 const END: Duration = Duration::from_secs(30);
+/// What is noted of requests: who of the control plane did what, and by which right.
+const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:istio-system"]}, {"level": "None"}]}"#;
 /// Addresses that Services get.
 pub(super) const SERVICES: &str = "10.96.0.0/16";
 
@@ -85,6 +88,7 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let admin = keys.kubeconfig(&format!("https://{secure}"), "admin", &["system:masters"])?;
         fs::write(dir.path().join("admin.kubeconfig"), admin.to_string())?;
+        fs::write(dir.path().join("audit.yaml"), AUDIT)?;
         let client = runtime.block_on(connect(admin))?;
         let mut cluster =
             Self { runtime, client, keys, dir, place, programs, secure, store, etcd: None, api: None };
@@ -149,6 +153,11 @@ impl Cluster {
         flag("enable-admission-plugins", "NodeRestriction");
         flag("allow-privileged", "true");
         flag("profiling", "false");
+        // Served by few clusters yet: istiod uses it if it is told to.
+        flag("feature-gates", "ClusterTrustBundle=true");
+        flag("runtime-config", "certificates.k8s.io/v1beta1/clustertrustbundles=true");
+        flag("audit-policy-file", &self.dir.path().join("audit.yaml").display().to_string());
+        flag("audit-log-path", &self.log("audit").display().to_string());
         self.api = Some(Process::start(command, &self.log("kube-apiserver"))?);
         Ok(())
     }
@@ -232,6 +241,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// What accounts of the control plane's namespace did so far: events as in an
+    /// audit log of Kubernetes.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn audited(&self) -> anyhow::Result<Vec<Value>> {
+        let text = fs::read_to_string(self.log("audit")).context("audit log")?;
+        // The last line may be half written, and so may one be of a server that was killed.
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
     /// Where the API server listens.
     pub fn address(&self) -> SocketAddr {
         self.secure
@@ -288,9 +308,13 @@ impl Cluster {
     }
 
     fn command(&self, name: &str) -> Command {
-        let program = self.programs.join(name);
+        self.command_of(&self.programs.join(name))
+    }
+
+    /// A command that will run beside the API server.
+    pub(super) fn command_of(&self, program: &Path) -> Command {
         match &self.place.namespace {
-            Some(namespace) => netns::command(namespace, &program),
+            Some(namespace) => netns::command(namespace, program),
             None => Command::new(program),
         }
     }

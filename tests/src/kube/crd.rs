@@ -9,8 +9,8 @@ use config::Kind;
 use prost_reflect::{FieldDescriptor, Kind as FieldKind, MessageDescriptor, OneofDescriptor};
 use serde_json::{Map, Value, json};
 
-/// Where they lie in the tree: a template of the chart that installs them.
-pub const FILE: &str = "deploy/helm/crds/templates/crds.yaml";
+/// Where they lie in the tree: a file of the chart that installs them.
+pub const FILE: &str = "deploy/helm/crds/files/crds.yaml";
 
 /// What `kubectl get` shows: name of the column, where the value is, what it is.
 type Column = (&'static str, &'static str, &'static str);

@@ -407,6 +407,7 @@ impl Keeper {
         let sandbox = Sandbox {
             namespace: namespace.clone(),
             dir: dir.clone(),
+            host: self.dir.with_file_name("host"),
             programs: self.bin.clone(),
             api: self.api,
             network,

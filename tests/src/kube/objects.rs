@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
@@ -60,16 +60,52 @@ impl Cluster {
         Ok(answer.status.context("a token request without status")?.token)
     }
 
+    /// A token of a pod's service account that ends with the pod.
+    ///
+    /// # Errors
+    /// When there is no such pod.
+    pub fn token_of_pod(&self, namespace: &str, name: &str, audiences: &[&str]) -> anyhow::Result<String> {
+        let pod = self.get("v1", "Pod", namespace, name)?.context("no such pod")?;
+        let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let spec = TokenRequestSpec {
+            audiences: audiences.iter().map(|&audience| audience.to_owned()).collect(),
+            expiration_seconds: Some(3600),
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Pod".into()),
+                name: Some(name.to_owned()),
+                uid: Some(text("/metadata/uid")),
+            }),
+        };
+        let request = TokenRequest { spec, ..TokenRequest::default() };
+        let account = text("/spec/serviceAccountName");
+        let answer = self.run(api.create_token_request(&account, &PostParams::default(), &request))?;
+        Ok(answer.status.context("a token request without status")?.token)
+    }
+
     /// Sets objects, each with all its fields (server-side apply); a `status`
     /// is set, too.
     ///
     /// # Errors
     /// When the API server refuses one.
     pub fn apply(&self, objects: &[Value]) -> anyhow::Result<()> {
+        self.apply_as(&PatchParams::apply(MANAGER).force(), objects)
+    }
+
+    /// The same, where a field that its kind does not have is refused.
+    ///
+    /// # Errors
+    /// When the API server refuses one.
+    pub fn apply_strictly(&self, objects: &[Value]) -> anyhow::Result<()> {
+        self.apply_as(&PatchParams::apply(MANAGER).force().validation_strict(), objects)
+    }
+
+    fn apply_as(&self, params: &PatchParams, objects: &[Value]) -> anyhow::Result<()> {
         self.run(async {
             let mut known = BTreeMap::new();
             for object in objects {
-                self.set(object, &mut known).await.with_context(|| title(object))?;
+                self.set(params, object, &mut known).await.with_context(|| title(object))?;
             }
             Ok(())
         })
@@ -87,14 +123,14 @@ impl Cluster {
 
     async fn set(
         &self,
+        params: &PatchParams,
         object: &Value,
         known: &mut BTreeMap<(String, String), (ApiResource, Scope)>,
     ) -> anyhow::Result<()> {
         let (api, name) = self.api_of(object, known).await?;
-        let params = PatchParams::apply(MANAGER).force();
         let mut content = object.clone();
         let status = content.as_object_mut().and_then(|fields| fields.remove("status"));
-        api.patch(&name, &params, &Patch::Apply(&content)).await?;
+        api.patch(&name, params, &Patch::Apply(&content)).await?;
         if let Some(status) = status {
             api.patch_status(&name, &PatchParams::default(), &Patch::Merge(json!({"status": status})))
                 .await?;
@@ -156,13 +192,32 @@ impl Cluster {
     /// # Errors
     /// When the API server does not delete it.
     pub fn delete(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> anyhow::Result<()> {
+        let now = DeleteParams::default().grace_period(0);
+        self.delete_with(&now, api_version, kind, namespace, name)
+    }
+
+    /// Deletes a pod as a rollout does: its containers have the time that it says.
+    ///
+    /// # Errors
+    /// When the API server does not delete it.
+    pub fn evict(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
+        self.delete_with(&DeleteParams::default(), "v1", "Pod", namespace, pod)
+    }
+
+    fn delete_with(
+        &self,
+        params: &DeleteParams,
+        api_version: &str,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<()> {
         let object = json!({
             "apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace}
         });
         self.run(async {
             let (api, name) = self.api_of(&object, &mut BTreeMap::new()).await?;
-            let now = DeleteParams::default().grace_period(0);
-            match api.delete(&name, &now).await {
+            match api.delete(&name, params).await {
                 Ok(_) => Ok(()),
                 Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
                 Err(error) => Err(error).with_context(|| title(&object)),

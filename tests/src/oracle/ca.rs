@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use istiod::auth::{Authenticator, Caller, Chain, Credentials, Refusal};
 use istiod::ca::authority::Authority;
-use istiod::ca::plugged;
+use istiod::ca::plugged::Place;
 use istiod::ca::service::Service;
 use istiod::metrics::Metrics;
 use names::SpiffeId;
@@ -217,7 +217,8 @@ async fn answer(case: &Case) -> anyhow::Result<Value> {
     for (name, text) in case.ca_files.iter().flatten() {
         fs::write(dir.path().join(name), text)?;
     }
-    let issuer = match plugged::open(dir.path(), now) {
+    let place = Place { dir: dir.path().into(), skips_generated: false };
+    let issuer = match place.open(now) {
         Ok(issuer) => issuer.context("no CA files")?,
         Err(_) => return Ok(json!({"startError": true})),
     };
@@ -235,7 +236,7 @@ async fn answer(case: &Case) -> anyhow::Result<Value> {
         validity_duration: case.validity_duration,
         ..IstioCertificateRequest::default()
     };
-    match service.sign(&request, &caller, None, now) {
+    match service.sign(&request, &caller, None, now).await {
         Ok(chain) => {
             let leaf = leaf(&chain[0], now)?;
             Ok(json!({"code": "OK", "leaf": leaf, "certChain": elements(case, &chain)}))

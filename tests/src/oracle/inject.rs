@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use inject::native_sidecar::Mode;
@@ -133,13 +132,13 @@ fn case(text: &str, rules: &[Rule]) -> anyhow::Result<Outcome> {
         "defaultTemplates": case.default_templates,
         "templates": case.custom_templates,
     });
-    let mesh = Arc::new(MeshConfig::from_yaml(&case.mesh_config.to_string())?);
-    let settings = Settings::read(&config.to_string(), &case.values.to_string(), mesh, &case.revision)?;
+    let mesh = MeshConfig::from_yaml(&case.mesh_config.to_string())?;
+    let settings = Settings::read(&config.to_string(), &case.values.to_string(), &case.revision)?;
     match case.mode.as_str() {
         "webhook" => {
             let mut outcome = Outcome::Equal;
             for (index, exchange) in case.requests.iter().enumerate() {
-                match pod(&case, &settings, exchange, rules)? {
+                match pod(&case, &settings, &mesh, exchange, rules)? {
                     Outcome::Equal => {}
                     Outcome::Listed => outcome = Outcome::Listed,
                     Outcome::Different(what) => {
@@ -149,12 +148,18 @@ fn case(text: &str, rules: &[Rule]) -> anyhow::Result<Outcome> {
             }
             Ok(outcome)
         }
-        "kube-inject" => workloads(&case, &settings, rules),
+        "kube-inject" => workloads(&case, &settings, &mesh, rules),
         other => bail!("no mode {other:?}"),
     }
 }
 
-fn pod(case: &Case, settings: &Settings, exchange: &Exchange, rules: &[Rule]) -> anyhow::Result<Outcome> {
+fn pod(
+    case: &Case,
+    settings: &Settings,
+    mesh: &MeshConfig,
+    exchange: &Exchange,
+    rules: &[Rule],
+) -> anyhow::Result<Outcome> {
     let request = &exchange.request["request"];
     let pod = &request["object"];
     let namespace =
@@ -175,7 +180,7 @@ fn pod(case: &Case, settings: &Settings, exchange: &Exchange, rules: &[Rule]) ->
     // The recorded injector knew nodes of the cluster in the path, if there was one.
     let path = inject::variables(&exchange.path);
     let cluster = path.get("ISTIO_META_CLUSTER_ID").map_or("Kubernetes", String::as_str);
-    let situation = Situation { store: &store, native: mode, nodes: Some(&nodes), cluster };
+    let situation = Situation { mesh, store: &store, native: mode, nodes: Some(&nodes), cluster };
     let ask = webhook::request(settings, &situation, &exchange.path, pod, namespace);
     match (inject::inject(settings, &ask), &exchange.patched_pod) {
         (Ok(ours), Some(theirs)) => {
@@ -224,7 +229,7 @@ fn refusals(ours: &str, theirs: &str) -> Outcome {
 }
 
 /// The documents of the file, and what was said to the user.
-fn workloads(case: &Case, settings: &Settings, rules: &[Rule]) -> anyhow::Result<Outcome> {
+fn workloads(case: &Case, settings: &Settings, mesh: &MeshConfig, rules: &[Rule]) -> anyhow::Result<Outcome> {
     let mode: Mode = case.native_sidecars.parse().map_err(anyhow::Error::msg)?;
     // Istio's command asks the nodes of the cluster; ours has been told.
     let is_on = match mode {
@@ -232,7 +237,8 @@ fn workloads(case: &Case, settings: &Settings, rules: &[Rule]) -> anyhow::Result
         other => other,
     };
     let mut warnings = Vec::new();
-    let ours = inject::file::inject(settings, is_on, &case.input_yaml, &mut |warning| warnings.push(warning));
+    let ours =
+        inject::file::inject(settings, mesh, is_on, &case.input_yaml, &mut |warning| warnings.push(warning));
     let (ours, theirs) = match (ours, &case.output_yaml, &case.error) {
         (Ok(ours), Some(theirs), None) => (ours, theirs),
         (Err(error), _, Some(theirs)) => return Ok(refusals(&error.to_string(), theirs)),
@@ -335,9 +341,11 @@ struct Http {
 /// Status and form of the answers; texts of refusals are ours.
 fn contract(text: &str) -> anyhow::Result<Vec<(String, Outcome)>> {
     let all: Vec<Http> = serde_json::from_str(text)?;
-    let settings = Settings::read("policy: enabled", "{}", Arc::default(), "")?;
+    let settings = Settings::read("policy: enabled", "{}", "")?;
+    let mesh = MeshConfig::default();
     let store = config::Store::default();
-    let situation = Situation { store: &store, native: Mode::Off, nodes: None, cluster: "Kubernetes" };
+    let situation =
+        Situation { mesh: &mesh, store: &store, native: Mode::Off, nodes: None, cluster: "Kubernetes" };
     let outcomes = all.into_iter().map(|case| {
         let kind = Some(case.content_type.as_str()).filter(|kind| !kind.is_empty());
         let answer = webhook::answer(&settings, &situation, "/inject", kind, case.body.as_bytes());

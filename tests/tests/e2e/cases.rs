@@ -38,6 +38,8 @@ pub(crate) const CASES: &[Case] = &[
     family!("connections_go_through_a_forward_proxy", "tunneling"),
     family!("the_place_of_a_server_decides_who_gets_calls", "locality"),
     family!("calls_stay_in_the_zone_as_far_as_it_has_servers_for_its_callers", "zones"),
+    family!("who_the_client_is_comes_by_the_proxy_protocol_and_goes_on_by_it", "proxy-protocol"),
+    family!("requests_of_grpc_are_refused_in_its_own_words", "grpc-policies"),
     family!("what_is_outside_is_reached_as_far_as_it_is_known", "external"),
     family!("proxies_show_the_headers_that_they_are_told_to", "headers"),
     family!("a_transparent_proxy_keeps_the_address_of_the_client", "original-source"),

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use istio_tests::client::{Answer, Ask};
@@ -11,11 +10,9 @@ use istio_tests::mesh::{CLIENT, Mesh, Options, SETTINGS};
 use istio_tests::netns;
 use istio_tests::process::Process;
 use istio_tests::program::Programs;
-use pki::csr::Csr;
-use pki::issuer::{Issuer, San};
-use pki::key::{Algorithm, PrivateKey};
 
 use super::Case;
+use super::gateway::{Certificates, POD};
 
 pub(crate) const CASES: &[Case] = &[
     ("requests_to_unknown_hosts_go_where_dns_says", unknown_hosts),
@@ -70,16 +67,6 @@ spec:
   clusterIP: 10.96.0.20
   selector: {istio: edge}
   ports: [{name: https, port: 443, targetPort: 8443}, {name: http3, port: 443, targetPort: 8443, protocol: UDP}]
----
-apiVersion: v1
-kind: Pod
-metadata:
-  name: edge
-  namespace: edge
-  labels: {app: edge, istio: edge}
-  annotations: {inject.istio.io/templates: gateway}
-spec: {serviceAccountName: edge, containers: [{name: istio-proxy}]}
-status: {phase: Running, podIP: 10.77.0.30}
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -158,20 +145,14 @@ const QUIC_CLIENT: &str = r#"{
 /// The mesh of all cases.
 pub(crate) fn start() -> anyhow::Result<Mesh> {
     let objects = tempfile::tempdir()?;
-    let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
-    let (issuer, _) = Issuer::self_signed("example", day, now)?;
-    let key = PrivateKey::generate(Algorithm::EcdsaP256)?;
-    let chain = issuer.issue(&Csr::of_key(&key)?, &[San::Dns("secure.example".into())], day, now)?;
-    let block = |text: &str| text.trim_end().replace('\n', "\n    ");
+    let certificates = Certificates::new()?;
+    let roots = certificates.roots.trim_end().replace('\n', "\n    ");
     let secrets = format!(
-        "apiVersion: v1\nkind: Secret\nmetadata: {{name: secure, namespace: edge}}\ntype: kubernetes.io/tls\n\
-         stringData:\n  tls.crt: |\n    {}\n  tls.key: |\n    {}\n---\n\
-         apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: roots, namespace: default}}\ndata:\n  ca.crt: |\n    {}\n",
-        block(&chain[0]),
-        block(&key.to_pkcs8_pem()),
-        block(issuer.root_pem()),
+        "{}apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: roots, namespace: default}}\ndata:\n  ca.crt: |\n    {roots}\n",
+        certificates.secret("edge", "secure", "secure.example")?,
     );
     fs::write(objects.path().join("mesh.yaml"), OBJECTS)?;
+    fs::write(objects.path().join("edge.yaml"), POD)?;
     fs::write(objects.path().join("secrets.yaml"), secrets)?;
     let options = Options {
         name: "istio-e2e-dynamic".parse()?,
@@ -180,7 +161,7 @@ pub(crate) fn start() -> anyhow::Result<Mesh> {
     };
     let settings = [(SETTINGS, "outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}")];
     let mut mesh = Mesh::start_with_files(&Programs::find()?, &options, &settings, &mut |_| {})?;
-    fs::write(mesh.dir.join("roots.pem"), issuer.root_pem())?;
+    fs::write(mesh.dir.join("roots.pem"), &certificates.roots)?;
     mesh.istiod.env =
         vec![("PILOT_ENABLE_PERSISTENT_SESSION_FILTER", "true"), ("PILOT_ENABLE_QUIC_LISTENERS", "true")];
     mesh.istiod.stop()?;

@@ -32,6 +32,19 @@ pub(crate) const CASES: &[Case] = &[
 /// Address of the gateway.
 const EDGE: &str = "10.77.0.30";
 
+/// The gateway.
+pub(super) const POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: edge
+  namespace: edge
+  labels: {app: edge, istio: edge}
+  annotations: {inject.istio.io/templates: gateway}
+spec: {serviceAccountName: edge, containers: [{name: istio-proxy}]}
+status: {phase: Running, podIP: 10.77.0.30}
+";
+
 const OBJECTS: &str = "
 apiVersion: v1
 kind: Service
@@ -75,16 +88,6 @@ spec:
   clusterIP: 10.96.0.20
   selector: {istio: edge}
   ports: [{name: http, port: 80, targetPort: 8080}, {name: https, port: 443, targetPort: 8443}]
----
-apiVersion: v1
-kind: Pod
-metadata:
-  name: edge
-  namespace: edge
-  labels: {app: edge, istio: edge}
-  annotations: {inject.istio.io/templates: gateway}
-spec: {serviceAccountName: edge, containers: [{name: istio-proxy}]}
-status: {phase: Running, podIP: 10.77.0.30}
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -139,13 +142,13 @@ spec:
 ";
 
 /// Certificates for the hosts, and who signs them.
-struct Certificates {
+pub(super) struct Certificates {
     issuer: Issuer,
-    roots: String,
+    pub(super) roots: String,
 }
 
 impl Certificates {
-    fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         let (issuer, _) = Issuer::self_signed("example", Duration::from_secs(86_400), SystemTime::now())?;
         let roots = issuer.root_pem().to_owned();
         Ok(Self { issuer, roots })
@@ -160,7 +163,7 @@ impl Certificates {
     }
 
     /// A Secret with a certificate for a host.
-    fn secret(&self, namespace: &str, name: &str, host: &str) -> anyhow::Result<String> {
+    pub(super) fn secret(&self, namespace: &str, name: &str, host: &str) -> anyhow::Result<String> {
         let (chain, key) = self.issue(host)?;
         let value = |text: &str| text.trim_end().replace('\n', "\n    ");
         Ok(format!(
@@ -178,6 +181,7 @@ pub(crate) fn start() -> anyhow::Result<Mesh> {
     let objects = tempfile::tempdir()?;
     let certificates = Certificates::new()?;
     fs::write(objects.path().join("mesh.yaml"), OBJECTS)?;
+    fs::write(objects.path().join("edge.yaml"), POD)?;
     let secrets = [
         ("edge", "secure", "secure.example"),
         ("edge", "mutual", "mutual.example"),

@@ -5,6 +5,8 @@
 
 #[path = "secure/certificates.rs"]
 mod certificates;
+#[path = "secure/keys.rs"]
+mod keys;
 #[path = "secure/outside.rs"]
 mod outside;
 #[path = "secure/raw.rs"]
@@ -42,6 +44,11 @@ pub(crate) const CASES: &[Case] = &[
     ("a_sidecar_begins_tls", tls::from_sidecar),
     ("a_gateway_begins_tls_with_a_secret", tls::from_gateway),
     ("certificates_in_files_are_shown_and_renewed", tls::files),
+    ("certificates_that_are_revoked_are_refused", tls::revoked),
+    ("a_proxy_has_certificates_of_its_own_in_files", tls::mounted),
+    ("keys_of_an_issuer_that_is_slow_or_away_are_fetched_by_istiod", keys::by_istiod),
+    ("keys_of_an_issuer_that_is_slow_or_away_are_fetched_by_envoy", keys::by_envoy),
+    ("a_network_is_entered_by_a_gateway_that_has_a_host_name", |mesh| run(mesh, NETWORKS)),
     ("servers_outside_decide_by_http_and_by_grpc", outside::decides),
     ("what_is_smuggled_is_denied", raw::smuggled),
     ("requests_that_are_none_are_refused", raw::broken),
@@ -54,6 +61,7 @@ const PATHS: &str = include_str!("../../data/cases/secure/paths.yaml");
 const TOKENS: &str = include_str!("../../data/cases/secure/tokens.yaml");
 const CLAIMS: &str = include_str!("../../data/cases/secure/claims.yaml");
 const GATEWAYS: &str = include_str!("../../data/cases/secure/gateways.yaml");
+const NETWORKS: &str = include_str!("../../data/cases/secure/networks.yaml");
 const OBJECTS: &str = include_str!("../../data/cases/secure/mesh.yaml");
 
 /// Settings of the mesh in all cases.
@@ -88,6 +96,15 @@ const PLACES: &[Spot] = &[
         ..SERVER
     },
     Spot { name: "a", host: "a.default", service: A, pod: A, ..SERVER },
+    Spot {
+        name: "mounted",
+        host: "mounted.default",
+        service: Ipv4Addr::new(10, 96, 3, 5),
+        pod: MOUNTED,
+        bytes: &[],
+        ..SERVER
+    },
+    Spot { name: "far", host: "far.example", service: Ipv4Addr::new(10, 96, 3, 41), ..OUTER },
     Spot { name: "probe", host: "server", service: SERVER.pod, port: names::port::AGENT_STATUS, ..SERVER },
     Spot { name: "edge", host: "edge.edge", service: EDGE, pod: EDGE, port: 8080, bytes: &[] },
     Spot { name: "company", host: "company", service: Ipv4Addr::new(10, 4, 4, 4), ..OUTER },
@@ -119,10 +136,27 @@ const OUTER: Spot = Spot {
 const A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 21);
 /// The pod without a proxy.
 const BARE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 23);
+/// The pod whose proxy has certificates of its own.
+const MOUNTED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 24);
 const EDGE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 30);
 
 /// Name of the mesh.
 const NAME: &str = "istio-e2e-secure";
+
+/// Variables of an agent whose proxy has certificates of its own, as client and as server.
+fn mounted() -> Vec<(String, String)> {
+    let files = [
+        ("TLS_CLIENT_CERT_CHAIN", "tls.crt"),
+        ("TLS_CLIENT_KEY", "tls.key"),
+        ("TLS_CLIENT_ROOT_CERT", "roots.crt"),
+        ("TLS_SERVER_CERT_CHAIN", "tls.crt"),
+        ("TLS_SERVER_KEY", "tls.key"),
+        ("TLS_SERVER_ROOT_CERT", "first.crt"),
+    ];
+    let named =
+        files.map(|(name, file)| (format!("ISTIO_META_{name}"), format!("/var/lib/{NAME}/mounted/{file}")));
+    named.into_iter().chain([("FILE_MOUNTED_CERTS".into(), "true".into())]).collect()
+}
 
 /// The mesh of all cases. Its authority is the test's own, which can so make
 /// certificates of other trust domains; a second root is trusted as well.
@@ -137,10 +171,17 @@ pub(crate) fn start() -> anyhow::Result<Mesh> {
     let options = Options {
         name: NAME.parse()?,
         objects: folder.path().to_owned(),
-        agent_env: BTreeMap::from([("server".into(), env(&[("ISTIO_KUBE_APP_PROBERS", probes)]))]),
+        agent_env: BTreeMap::from([
+            ("server".into(), env(&[("ISTIO_KUBE_APP_PROBERS", probes)])),
+            // Endpoints of its network are near; for all others a gateway stands for them.
+            ("edge".into(), env(&[("ISTIO_META_NETWORK", "far")])),
+            ("mounted".into(), mounted()),
+        ]),
     };
     let (first, second) = (Ca::new("first")?, Ca::new("second")?);
     let roots = format!("{}{}", first.roots, second.roots);
+    let own = second.issue("spiffe://cluster.local/ns/default/sa/mounted")?;
+    let own_key = own.key.to_pkcs8_pem();
     let files = [
         (mesh::SETTINGS, SETTINGS),
         ("etc/cacerts/ca-cert.pem", first.roots.as_str()),
@@ -149,6 +190,10 @@ pub(crate) fn start() -> anyhow::Result<Mesh> {
         ("etc/cacerts/root-cert.pem", roots.as_str()),
         ("second/ca-cert.pem", second.roots.as_str()),
         ("second/ca-key.pem", second.key.as_str()),
+        ("mounted/tls.crt", own.chain.as_str()),
+        ("mounted/tls.key", own_key.as_str()),
+        ("mounted/roots.crt", roots.as_str()),
+        ("mounted/first.crt", first.roots.as_str()),
     ];
     Mesh::start_with_files(&programs, &options, &files, &mut |_| {})
 }

@@ -30,13 +30,13 @@ pub(super) const CASES: &[Case] = &[
     ("a_gateway_gets_secrets_only_if_its_account_may_read_them", access),
 ];
 
-const SYSTEM: &str = "istio-system";
+pub(super) const SYSTEM: &str = "istio-system";
 const MAP: &str = "istio-ca-root-cert";
-const AUDIENCE: &str = "istio-ca";
+pub(super) const AUDIENCE: &str = "istio-ca";
 /// Longer than anything takes that happens at all.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-fn wait<T>(what: &str, look: impl Fn() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+pub(super) fn wait<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
     let begin = Instant::now();
     loop {
         if let Some(found) = look()? {
@@ -61,7 +61,7 @@ impl Stage {
     }
 
     /// The same, once they are those of the authority.
-    fn wait_roots(&self, namespace: &str) -> anyhow::Result<String> {
+    pub(super) fn wait_roots(&self, namespace: &str) -> anyhow::Result<String> {
         wait("the ConfigMap of roots", || {
             let Some(secret) = self.cluster.get("v1", "Secret", SYSTEM, "istio-ca-secret")? else {
                 return Ok(None);

@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = &[
     ("an_api_server_takes_an_object_of_every_kind", every_kind),
     ("a_cluster_is_served_as_the_directory_with_the_same_objects", as_directory),
     ("objects_that_are_made_changed_and_deleted_are_seen", changes),
+    ("of_one_namespace_nothing_else_is_seen", one_namespace),
     ("the_mesh_configuration_is_that_of_the_config_map", mesh_configuration),
     ("nothing_is_lost_on_a_way_that_is_cut_all_the_time", cut),
 ];
@@ -176,6 +177,35 @@ fn cut(stage: &mut Stage) -> anyhow::Result<()> {
     })?;
     for round in 0..8 {
         stage.cluster.delete("v1", "Service", "default", &format!("cut-{round}"))?;
+    }
+    Ok(())
+}
+
+fn one_namespace(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.cluster.namespace("watched", &[])?;
+    stage.cluster.apply(&[service("watched", "seen"), service("default", "unseen")])?;
+    let mut istiod = Istiod::of(&stage.cluster, &stage.program, &[("ISTIO_WATCH_NAMESPACE", "watched")])?;
+    istiod.wait_ready()?;
+    let (seen, unseen) = (cluster_of("watched", "seen"), cluster_of("default", "unseen"));
+    let took = |names: &[String]| names.contains(&seen) && !names.contains(&unseen);
+    istiod.wait_clusters(NODE, "the service of the namespace alone", took)?;
+    // It has its roots.
+    let map = |namespace: &str| stage.cluster.get("v1", "ConfigMap", namespace, "istio-ca-root-cert");
+    let begin = std::time::Instant::now();
+    while map("watched")?.is_none() {
+        ensure!(begin.elapsed() < Duration::from_secs(60), "no roots: {}", istiod.output());
+        istio_tests::netns::pause();
+    }
+    // What comes in others later is not seen either: this one, which comes after it, is.
+    stage.cluster.apply(&[service("default", "unseen-too"), service("watched", "seen-too")])?;
+    let (seen, unseen) = (cluster_of("watched", "seen-too"), cluster_of("default", "unseen-too"));
+    istiod.wait_clusters(NODE, "another service of it", |names| {
+        names.contains(&seen) && !names.contains(&unseen)
+    })?;
+    stage.cluster.delete("v1", "Service", "default", "unseen")?;
+    stage.cluster.delete("v1", "Service", "default", "unseen-too")?;
+    for name in ["seen", "seen-too"] {
+        stage.cluster.delete("v1", "Service", "watched", name)?;
     }
     Ok(())
 }

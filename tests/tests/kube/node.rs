@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,15 +10,20 @@ use anyhow::{Context as _, bail, ensure};
 use istio_tests::app::PORT;
 use istio_tests::client::{Answer, Ask};
 use istio_tests::grpc::Channel;
-use istio_tests::kube::{Node, crd};
+use istio_tests::kube::Node;
 use istio_tests::load::{Load, Report};
 use istio_tests::mesh::Mesh;
 use istio_tests::{netns, program};
 use libtest_mimic::Trial;
 use pki::key::{Algorithm, PrivateKey};
+use proto::envoy::config::core::v3::Node as EnvoyNode;
+use proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use proto::istio::v1::auth::IstioCertificateRequest;
-use serde_json::{Map, Value, json};
+use runtime::tasks::Tasks;
+use serde_json::{Value, json};
 use tonic::Code;
+
+use super::install::{self, SYSTEM};
 
 type Case = (&'static str, fn(&mut Node) -> anyhow::Result<()>);
 
@@ -30,12 +34,14 @@ const CASES: &[Case] = &[
     ("node_a_route_takes_effect", route),
     ("node_a_gateway_serves_from_outside", gateway),
     ("node_one_of_two_istiods_is_killed_under_load", kill_istiod),
+    ("node_one_of_two_istiods_hands_over_under_load", hand_over),
     ("node_the_api_server_is_away_under_load", kill_api),
     ("node_etcd_is_away_under_load", kill_etcd),
     ("node_istiod_does_nothing_that_its_roles_forbid", least_privilege),
+    ("node_roles_allow_nothing_that_istiod_does_not_do", install::roles),
+    ("node_istiod_runs_as_the_chart_says", install::confined),
 ];
 
-const SYSTEM: &str = "istio-system";
 const NAMESPACE: &str = "default";
 /// How long the API server is away.
 const AWAY: Duration = Duration::from_secs(10);
@@ -66,82 +72,12 @@ pub(super) fn trials(trials: &mut Vec<Trial>, is_possible: bool) -> Shared {
 
 fn start() -> anyhow::Result<Node> {
     let mut node = Node::start("istio-kube-node")?;
-    node.inside(|node| install(node).with_context(|| node.report()))?;
+    node.inside(|node| install::control_plane(node).with_context(|| node.report()))?;
     node.inside(|node| apply_bookinfo(node).with_context(|| node.report()))?;
     Ok(node)
 }
 
 // ---- Installation ----
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// The objects of a template of istiod's chart that has no more of templates
-/// in it than names; lines that add labels are left out.
-fn chart(template: &str) -> anyhow::Result<Vec<Value>> {
-    let path = root().join("deploy/helm/istiod/templates").join(template);
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let is_kept = |line: &&str| !(line.trim().starts_with("{{") && line.trim().ends_with("}}"));
-    let mut text = text.lines().filter(is_kept).collect::<Vec<_>>().join("\n");
-    for (from, to) in [
-        ("{{ include \"istiod.name\" . }}", "istiod"),
-        ("{{ include \"istiod.suffix\" . }}", ""),
-        ("{{ .Release.Namespace | quote }}", SYSTEM),
-        ("{{ .Release.Namespace }}", SYSTEM),
-    ] {
-        text = text.replace(from, to);
-    }
-    ensure!(!text.contains("{{"), "{template} has become more of a template: {text}");
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&text)?;
-    Ok(objects.into_iter().filter(Value::is_object).collect())
-}
-
-/// The values of the chart, which the injector has too.
-fn values() -> anyhow::Result<Value> {
-    Ok(serde_saphyr::from_str(&std::fs::read_to_string(root().join("deploy/helm/istiod/values.yaml"))?)?)
-}
-
-fn install(node: &mut Node) -> anyhow::Result<()> {
-    let cluster = &node.cluster;
-    cluster.namespace(SYSTEM, &[])?;
-    cluster.apply(&crd::definitions()?)?;
-    cluster.account(SYSTEM, "istiod")?;
-    for template in ["clusterrole.yaml", "clusterrolebinding.yaml", "role.yaml"] {
-        cluster.apply(&chart(template)?)?;
-    }
-    cluster.wait_defined()?;
-    let values = values()?;
-    let config = json!({"policy": "enabled", "defaultTemplates": ["sidecar"], "templates": {}});
-    let mut of_injector = Map::new();
-    for name in ["global", "sidecarInjectorWebhook", "revision", "gateways"] {
-        of_injector.insert(name.to_owned(), values[name].clone());
-    }
-    of_injector.insert("pilot".into(), json!({"cni": values["cni"], "env": values["env"]}));
-    let map = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": SYSTEM}, "data": data});
-    let mesh = json!({
-        "trustDomain": "cluster.local",
-        "rootNamespace": SYSTEM,
-        "defaultConfig": {"discoveryAddress": "istiod.istio-system.svc:15012"},
-        "enablePrometheusMerge": true,
-    });
-    cluster.apply(&[
-        map("istio", json!({"mesh": mesh.to_string()})),
-        map(
-            "istio-sidecar-injector",
-            json!({"config": config.to_string(), "values": Value::Object(of_injector).to_string()}),
-        ),
-        service(
-            SYSTEM,
-            "istiod",
-            &[("grpc-xds", 15010, 15010), ("https-dns", 15012, 15012), ("https-webhook", 443, 15017)],
-        ),
-        istiod(),
-    ])?;
-    node.wait_ready(SYSTEM, &json!({"app": "istiod"}), 2)?;
-    cluster_roots(node)?;
-    node.cluster.apply(&[injector()])
-}
 
 fn service(namespace: &str, name: &str, ports: &[(&str, u16, u16)]) -> Value {
     let ports: Vec<Value> = ports
@@ -156,58 +92,6 @@ fn service(namespace: &str, name: &str, ports: &[(&str, u16, u16)]) -> Value {
     })
 }
 
-/// istiod as the chart's template says with its own values, but for two of it.
-fn istiod() -> Value {
-    let field =
-        |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "istiod", "namespace": SYSTEM},
-        "spec": {
-            "replicas": 2,
-            "selector": {"matchLabels": {"app": "istiod"}},
-            "template": {
-                "metadata": {"labels": {"app": "istiod", "istio.io/rev": "default", "sidecar.istio.io/inject": "false"}},
-                "spec": {
-                    "serviceAccountName": "istiod",
-                    "securityContext": {"fsGroup": 1337},
-                    "containers": [{
-                        "name": "discovery",
-                        "image": "localhost/pilot:latest",
-                        "args": ["discovery", "--monitoringAddr=:15014", "--log_output_level=default:info"],
-                        "readinessProbe": {
-                            "httpGet": {"path": "/ready", "port": 8080}, "initialDelaySeconds": 1,
-                            "periodSeconds": 3, "timeoutSeconds": 5,
-                        },
-                        "env": [
-                            field("POD_NAME", "metadata.name"),
-                            field("POD_NAMESPACE", "metadata.namespace"),
-                            field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
-                            {"name": "CLUSTER_ID", "value": "Kubernetes"},
-                        ],
-                        "securityContext": {
-                            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true,
-                            "runAsUser": 1337, "runAsGroup": 1337, "capabilities": {"drop": ["ALL"]},
-                        },
-                        "volumeMounts": [
-                            {"name": "state", "mountPath": "/var/lib/istio/istiod"},
-                            {"name": "istio-token", "mountPath": "/var/run/secrets/tokens", "readOnly": true},
-                            {"name": "cacerts", "mountPath": "/etc/cacerts", "readOnly": true},
-                        ],
-                    }],
-                    "volumes": [
-                        {"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
-                        {"name": "istio-token", "projected": {"sources": [{"serviceAccountToken": {
-                            "audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token"}}]}},
-                        {"name": "cacerts", "secret": {"secretName": "cacerts", "optional": true}},
-                    ],
-                },
-            },
-        },
-    })
-}
-
 /// The roots that istiod published.
 fn cluster_roots(node: &Node) -> anyhow::Result<String> {
     Mesh::wait("roots of the mesh in a ConfigMap", || {
@@ -217,40 +101,9 @@ fn cluster_roots(node: &Node) -> anyhow::Result<String> {
     })
 }
 
-/// The injector's webhook, by a Service as in every cluster; istiod puts its
-/// roots in.
-fn injector() -> Value {
-    let webhook = |name: &str, namespaces: Value, objects: Value| {
-        json!({
-            "name": format!("{name}.sidecar-injector.istio.io"),
-            "clientConfig": {
-                "service": {"name": "istiod", "namespace": SYSTEM, "path": "/inject", "port": 443},
-            },
-            "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
-            "failurePolicy": "Fail",
-            "sideEffects": "None",
-            "reinvocationPolicy": "IfNeeded",
-            "admissionReviewVersions": ["v1"],
-            "namespaceSelector": {"matchExpressions": namespaces},
-            "objectSelector": {"matchExpressions": objects},
-        })
-    };
-    json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": "istio-sidecar-injector", "labels": {"istio.io/rev": "default", "app": "sidecar-injector"}},
-        "webhooks": [webhook(
-            "namespace",
-            json!([
-                {"key": "istio-injection", "operator": "In", "values": ["enabled"]},
-            ]),
-            json!([{"key": "sidecar.istio.io/inject", "operator": "NotIn", "values": ["false"]}]),
-        )],
-    })
-}
-
 fn apply_bookinfo(node: &mut Node) -> anyhow::Result<()> {
-    node.cluster.namespace(NAMESPACE, &[("istio-injection", "enabled")])?;
+    let [_, _, label, bookinfo, _] = install::commands()?;
+    install::run(node, &label)?;
     // The webhook is known to the API server a moment after it was stored.
     Mesh::wait("injection", || {
         let pod = json!({
@@ -264,13 +117,11 @@ fn apply_bookinfo(node: &mut Node) -> anyhow::Result<()> {
         ensure!(pod.to_string().contains("istio-proxy"), "not injected");
         Ok(())
     })?;
-    sample(node, "kubernetes/bookinfo.yaml")?;
-    Ok(())
+    install::run(node, &bookinfo)
 }
 
 fn sample(node: &Node, file: &str) -> anyhow::Result<()> {
-    let path = root().join("samples").join(file);
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let text = install::file(&format!("samples/{file}"))?;
     node.cluster.apply_yaml(&text).with_context(|| file.to_owned())
 }
 
@@ -318,7 +169,8 @@ fn strict(node: &mut Node) -> anyhow::Result<()> {
     let ask = Ask::get((reviews, PORT), "reviews:9080", "/reviews/0");
     let answer = Mesh::wait("plaintext before", || ask.from(&node.outside))?;
     ensure!(answer.status.is_success(), "{}: {}", answer.status, answer.body);
-    sample(node, "bookinfo/peer-authentication.yaml")?;
+    let [.., is_strict] = install::commands()?;
+    install::run(node, &is_strict)?;
     Mesh::wait("plaintext refused", || match ask.from(&node.outside) {
         Ok(answer) => bail!("{}: {}", answer.status, answer.body),
         Err(_) => Ok(()),
@@ -344,34 +196,9 @@ fn route(node: &mut Node) -> anyhow::Result<()> {
 
 fn gateway(node: &mut Node) -> anyhow::Result<()> {
     let name = "istio-ingressgateway";
-    let labels = json!({"app": name, "istio": "ingressgateway", "sidecar.istio.io/inject": "true"});
-    node.cluster.account(NAMESPACE, name)?;
-    node.cluster.apply(&[
-        service(NAMESPACE, name, &[("http2", 80, 80)]),
-        json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {
-                "selector": {"matchLabels": {"app": name}},
-                "template": {
-                    "metadata": {"labels": labels, "annotations": {"inject.istio.io/templates": "gateway"}},
-                    "spec": {
-                        "serviceAccountName": name,
-                        "securityContext": {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]},
-                        "containers": [{
-                            "name": "istio-proxy", "image": "auto",
-                            "securityContext": {
-                                "capabilities": {"drop": ["ALL"]}, "allowPrivilegeEscalation": false,
-                                "readOnlyRootFilesystem": true, "runAsNonRoot": true, "runAsUser": 1337, "runAsGroup": 1337,
-                            },
-                        }],
-                    },
-                },
-            },
-        }),
-    ])?;
-    sample(node, "kubernetes/bookinfo-gateway.yaml")?;
+    for command in install::commands_of_gateway()? {
+        install::run(node, &command)?;
+    }
     node.wait_ready(NAMESPACE, &json!({"app": name}), 1)?;
     let address = node.service(NAMESPACE, name)?;
     let ask = Ask::get((address, 80), "bookinfo.example.com", "/productpage");
@@ -447,6 +274,86 @@ fn kill_istiod(node: &mut Node) -> anyhow::Result<()> {
         // The other one serves meanwhile.
         let took = new_service(node, "while-one-is-dead")?;
         println!("a new service was at Envoy {took:?} after it was stored, one istiod dead");
+        node.wait_ready(SYSTEM, &json!({"app": "istiod"}), 2)?;
+        Ok(())
+    })
+}
+
+/// Proxies beside those of the pods that are connected to the istiod that ends.
+const PROXIES: usize = 20;
+
+/// Connects to one istiod, tells when all are, and says when each was given up.
+async fn proxies(
+    istiod: Ipv4Addr,
+    roots: &str,
+    token: &str,
+    connected: &std::sync::mpsc::Sender<()>,
+) -> anyhow::Result<Vec<Instant>> {
+    let mut streams = Vec::new();
+    for number in 0..PROXIES {
+        let channel = Channel::tls((istiod, 15012).into(), roots).await?;
+        let id = format!("sidecar~10.0.0.1~other-{number}.{NAMESPACE}~{NAMESPACE}.svc.cluster.local");
+        let first = DeltaDiscoveryRequest {
+            node: Some(EnvoyNode { id, ..EnvoyNode::default() }),
+            type_url: names::TypeUrl::Cluster.as_str().into(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        let mut stream = channel.delta(Some(token), first).await?;
+        stream.next().await?;
+        streams.push(stream);
+    }
+    connected.send(())?;
+    let tasks = Tasks::new();
+    let wait = streams.into_iter().map(|mut stream| {
+        tasks.spawn("proxy", async move {
+            let error = loop {
+                if let Err(error) = stream.next().await {
+                    break error;
+                }
+            };
+            let words = format!("{error:#}");
+            ensure!(words.contains("istiod is stopping"), "{words}");
+            Ok(Instant::now())
+        })
+    });
+    let mut ends = Vec::new();
+    for end in wait.collect::<Vec<_>>() {
+        ends.push(end.await?.context("stopped")??);
+    }
+    Ok(ends)
+}
+
+fn hand_over(node: &mut Node) -> anyhow::Result<()> {
+    let roots = cluster_roots(node)?;
+    let token = node.cluster.token(NAMESPACE, "bookinfo-reviews", &["istio-ca"])?;
+    under_load(node, |node| {
+        let all = istiods(node);
+        ensure!(all.len() == 2, "{all:?}");
+        let (name, address) = all[0].clone();
+        let (tell, connected) = std::sync::mpsc::channel();
+        let client = std::thread::spawn(move || {
+            let clients = || -> anyhow::Result<Vec<Instant>> {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(proxies(address, &roots, &token, &tell))
+            };
+            clients()
+        });
+        connected.recv().context("the proxies do not connect")?;
+        // As a rollout does it: SIGTERM, and time to end.
+        node.cluster.evict(SYSTEM, &name)?;
+        let took = new_service(node, "while-one-ends")?;
+        println!("a new service was at Envoy {took:?} after it was stored, one istiod ending");
+        let ends = client.join().map_err(|_| anyhow::anyhow!("the proxies panicked"))??;
+        let first = ends.iter().min().context("no proxies")?;
+        let spread = ends.iter().max().context("no proxies")?.duration_since(*first);
+        println!("{PROXIES} proxies were given up within {spread:?}");
+        // Random moments of two seconds: so many of them are never this close together.
+        ensure!(spread > Duration::from_millis(700), "given up within {spread:?}");
+        Mesh::wait("another istiod", || {
+            let now = istiods(node);
+            ensure!(now.len() == 2 && now.iter().all(|(other, _)| *other != name), "{now:?}");
+            Ok(())
+        })?;
         node.wait_ready(SYSTEM, &json!({"app": "istiod"}), 2)?;
         Ok(())
     })

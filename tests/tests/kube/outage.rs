@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use istio_tests::kube::Istiod;
 use istio_tests::netns::pause;
 
@@ -110,7 +110,13 @@ fn waits(stage: &mut Stage) -> anyhow::Result<()> {
     let mut istiod = Istiod::of(&stage.cluster, &stage.program, &[])?;
     std::thread::park_timeout(Duration::from_secs(2));
     ensure!(istiod.process.ended().is_none(), "istiod ended: {}", istiod.output());
-    ensure!(!istiod.is_ready(), "ready without having read anything");
+    for path in ["/ready", "/debug"] {
+        let Err(refusal) = istiod.get(istiod.http, path) else {
+            bail!("{path} without having read anything")
+        };
+        let words = format!("{refusal:#}");
+        ensure!(words.contains("503") && words.contains("it waits for the mesh configuration"), "{words}");
+    }
     stage.cluster.start_api()?;
     istiod.wait_ready()
 }

@@ -129,6 +129,8 @@ pub struct ServicePort {
     pub name: String,
     /// Number that clients use.
     pub port: u16,
+    /// Port of the nodes, of `NodePort` and `LoadBalancer`; 0: none.
+    pub node_port: u16,
     /// Port of the pods.
     pub target_port: Option<TargetPort>,
     /// `TCP` (the default), `UDP` or `SCTP`.

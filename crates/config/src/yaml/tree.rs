@@ -11,9 +11,9 @@ use serde_saphyr::{Error, Spanned};
 /// Containers in each other.
 const DEPTH: usize = 64;
 
-/// Where a value stands.
+/// Where a value stands, and everything in it.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub struct Lines {
     /// Line in the document, counted from 1; of the key if there is one.
     line: usize,
     inside: Inside,
@@ -52,12 +52,25 @@ pub(super) fn read(text: &str) -> Result<Located, Error> {
 impl Lines {
     /// The line of a field such as `spec.http[1].route`; that of its nearest
     /// parent when it is not written.
-    pub(super) fn of(&self, field: &str) -> usize {
+    #[must_use]
+    pub fn of(&self, field: &str) -> usize {
+        self.find(field).0.line
+    }
+
+    /// The line of a field that has a single value; `None` when it is not
+    /// written, or has more inside.
+    #[must_use]
+    pub fn of_value(&self, field: &str) -> Option<usize> {
+        let (found, rest) = self.find(field);
+        (rest.is_empty() && matches!(found.inside, Inside::Nothing)).then_some(found.line)
+    }
+
+    fn find<'a>(&self, field: &'a str) -> (&Self, &'a str) {
         let (mut here, mut rest) = (self, field);
         while let Some((child, after)) = here.step(rest) {
             (here, rest) = (child, after);
         }
-        here.line
+        (here, rest)
     }
 
     /// Those of an item of the list `field`.

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use mesh::MeshConfig;
 use proptest::prelude::*;
 
@@ -30,15 +28,17 @@ sidecarInjectorWebhook: {rewriteAppHTTPProbe: true}
 ";
 
 fn settings(config: &str) -> Settings {
-    Settings::read(config, VALUES, Arc::new(MeshConfig::default()), "").unwrap()
+    Settings::read(config, VALUES, "").unwrap()
 }
 
 fn run(settings: &Settings, pod: &Value, native: bool) -> Result<Value, Error> {
     let annotation = pod["metadata"]["annotations"][key::PROXY_CONFIG].as_str();
+    let mesh = MeshConfig::default();
     let request = Request {
         pod,
+        mesh: &mesh,
         owner: crate::owner::of(pod, "shop"),
-        proxy: proxy_config::of_annotation(&settings.mesh, annotation).unwrap_or_default(),
+        proxy: proxy_config::of_annotation(&mesh, annotation).unwrap_or_default(),
         native,
         variables: BTreeMap::new(),
         ids: Request::IDS,

@@ -62,7 +62,7 @@ pub(super) fn identity(context: &Context<'_>, variables: &mut Variables) {
 
 /// Probes of applications that listen on the loopback only.
 pub(super) fn localhost(context: &Context<'_>, variables: &mut Variables) {
-    let policy = context.settings.mesh.inbound_traffic_policy.as_ref();
+    let policy = context.mesh.inbound_traffic_policy.as_ref();
     if policy.is_some_and(|policy| policy.mode() == Mode::Localhost) {
         variables.value("REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION", "true");
     }
@@ -110,7 +110,7 @@ pub(super) fn workload(context: &Context<'_>, variables: &mut Variables, name: &
 
 /// The mesh and its trust domain.
 pub(super) fn mesh(context: &Context<'_>, variables: &mut Variables) {
-    let domain = Some(context.settings.mesh.trust_domain.clone())
+    let domain = Some(context.mesh.trust_domain.clone())
         .filter(|domain| !domain.is_empty())
         .unwrap_or_else(|| context.value("global.trustDomain"));
     let id = context.value("global.meshID");

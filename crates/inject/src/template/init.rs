@@ -69,7 +69,7 @@ pub(super) fn build(context: &Context<'_>, mode: &str) -> Value {
 
 fn args(context: &Context<'_>, mode: &str, uid: i64) -> Vec<String> {
     let port = |port: i32, default: u16| if port == 0 { default.to_string() } else { port.to_string() };
-    let mesh = &context.settings.mesh;
+    let mesh = context.mesh;
     let excluded = excluded_inbound(context);
     let excluded = if excluded.is_empty() { NEVER.to_owned() } else { format!("{NEVER},{excluded}") };
     let mut args = vec!["istio-iptables".to_owned()];

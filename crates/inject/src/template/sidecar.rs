@@ -196,7 +196,7 @@ fn datadog(context: &Context<'_>, all: &mut Variables) {
 
 /// What OpenTelemetry calls the workload, when a provider asks for it.
 fn open_telemetry(context: &Context<'_>) -> Option<String> {
-    let is_wanted = context.settings.mesh.extension_providers.iter().any(|provider| {
+    let is_wanted = context.mesh.extension_providers.iter().any(|provider| {
         matches!(&provider.provider, Some(Provider::Opentelemetry(otel))
             if otel.service_attribute_enrichment() == ServiceAttributeEnrichment::OtelSemanticConventions)
     });

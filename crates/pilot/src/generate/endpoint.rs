@@ -21,7 +21,7 @@ pub(super) use locality::Setting;
 
 use self::group::{Group, Member};
 use super::cluster::policy::{self, Policy};
-use crate::finding::{Topic, origin};
+use crate::finding::Topic;
 use crate::place;
 use crate::proxy::Proxy;
 use crate::scope::Scope;
@@ -77,7 +77,7 @@ pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignme
         .filter(|endpoint| endpoint.address.is_empty() || endpoint.port == 0 || endpoint.ip().is_some());
     made.endpoints = encode::localities(&groups(scope, &wanted, endpoints));
     if made.endpoints.is_empty() {
-        scope.note(Topic::NoEndpoints, cluster.to_owned(), Some(origin(service)), String::new);
+        scope.note(Topic::NoEndpoints, cluster.to_owned(), Some(service.origin()), String::new);
     }
     made
 }

@@ -12,6 +12,7 @@ use proto::istio::networking::v1alpha3::load_balancer_settings::consistent_hash_
 use proto::istio::networking::v1alpha3::load_balancer_settings::{ConsistentHashLb, LbPolicy};
 use proto::istio::networking::v1alpha3::{LoadBalancerSettings, TrafficPolicy};
 
+use crate::generate::message::{time, time_over_zero};
 use crate::scope::Scope;
 use crate::snapshot::Service;
 use crate::snapshot::destination_rule::Rule;
@@ -63,7 +64,7 @@ fn policy(hash: &ConsistentHashLb) -> Option<HashPolicy> {
             });
             PolicySpecifier::Cookie(Cookie {
                 name: cookie.name.clone(),
-                ttl: cookie.ttl.map(Into::into),
+                ttl: time(cookie.ttl),
                 path: cookie.path.clone(),
                 attributes: attributes.collect(),
             })
@@ -86,10 +87,8 @@ pub(super) fn tcp(scope: Scope<'_>, service: &Service, subset: &str, proxy: &mut
     let pool = rule.policy.as_ref().and_then(|policy| policy.connection_pool.as_ref());
     // Settings of ports and subsets do not count here, as in Istio.
     if let Some(tcp) = pool.and_then(|pool| pool.tcp.as_ref()) {
-        if let Some(timeout) = tcp.idle_timeout {
-            proxy.idle_timeout = Some(timeout.into());
-        }
-        proxy.max_downstream_connection_duration = tcp.max_connection_duration.map(Into::into);
+        proxy.idle_timeout = time(tcp.idle_timeout).or(proxy.idle_timeout);
+        proxy.max_downstream_connection_duration = time_over_zero(tcp.max_connection_duration);
     }
     if hashes_source(rule, subset) {
         proxy.hash_policy = vec![TcpHashPolicy {

@@ -13,11 +13,27 @@ use proto::envoy::config::core::v3::{
     address, transport_socket,
 };
 use proto::envoy::config::listener::v3::{Filter, filter};
+use proto::wkt::Duration;
 
 use crate::snapshot::Service;
 
 pub(super) fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
+}
+
+/// Longest time that Envoy counts in nanoseconds, in seconds.
+const LONGEST: i64 = i64::MAX / 1_000_000_000 - 1;
+
+/// A time of an object, if Envoy takes it: not a negative one, nor one of more than 292 years.
+pub(super) fn time(of: Option<Duration>) -> Option<prost_types::Duration> {
+    let is_time =
+        |time: &Duration| (0..=LONGEST).contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos);
+    of.filter(is_time).map(Into::into)
+}
+
+/// The same where Envoy does not take zero either.
+pub(super) fn time_over_zero(of: Option<Duration>) -> Option<prost_types::Duration> {
+    time(of.filter(|time| time.as_nanos() > 0))
 }
 
 pub(super) fn socket_address(address: &str, port: u16) -> SocketAddress {
@@ -91,4 +107,29 @@ pub(super) fn service_list<'a>(services: impl Iterator<Item = &'a Service>) -> V
 /// Path of an object in the Kubernetes API, which `config` metadata holds.
 pub(super) fn api_path(group: &str, kind: &str, namespace: &str, name: &str) -> Value {
     text(format!("/apis/{group}/v1/namespaces/{namespace}/{kind}/{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_envoy_refuses_are_none() {
+        for (seconds, nanos, is_time, is_over_zero) in [
+            (5, 0, true, true),
+            (0, 1, true, true),
+            (0, 0, true, false),
+            (-1, 0, false, false),
+            (0, -1, false, false),
+            (5, -1, false, false),
+            (0, 1_000_000_000, false, false),
+            (i64::MAX, 0, false, false),
+            (LONGEST, 999_999_999, true, true),
+        ] {
+            let of = Some(Duration { seconds, nanos });
+            assert_eq!(time(of).is_some(), is_time, "{of:?}");
+            assert_eq!(time_over_zero(of).is_some(), is_over_zero, "{of:?}");
+        }
+        assert_eq!(time(None), None);
+    }
 }

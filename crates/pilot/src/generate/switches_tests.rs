@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use config::{Store, yaml};
 use mesh::MeshConfig;
 use names::TypeUrl;
 use prost::Message as _;
 use proto::Any;
 use proto::envoy::config::cluster::v3::Cluster;
 use proto::envoy::config::cluster::v3::cluster::ClusterDiscoveryType;
-use proto::envoy::config::core::v3::Node;
+use proto::envoy::config::core::v3::{Node, transport_socket};
 use proto::envoy::config::listener::v3::filter::ConfigType;
 use proto::envoy::config::listener::v3::{FilterChain, Listener};
 use proto::envoy::config::route::v3::RouteConfiguration;
@@ -26,8 +25,11 @@ use proto::envoy::extensions::http::stateful_session::cookie::v3::CookieBasedSes
 use proto::envoy::extensions::http::stateful_session::header::v3::HeaderBasedSessionState;
 use proto::envoy::extensions::load_balancing_policies::client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin;
 use proto::envoy::extensions::transport_sockets::quic::v3::QuicDownstreamTransport;
+use proto::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
+use proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use xds::session::Wanted;
 
+use crate::testing::store;
 use crate::{Features, Proxy, Settings, Snapshot, generate};
 
 const DYNAMIC: &str = "outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}";
@@ -38,13 +40,7 @@ fn settings(mesh: &str, features: Features) -> Settings {
 }
 
 fn snapshot(objects: &str, settings: &Settings) -> Snapshot {
-    let contents = yaml::read("mesh.yaml", objects);
-    assert!(!contents.has_errors(), "{:?}", contents.problems);
-    let mut store = Store::default();
-    for object in contents.objects {
-        store.apply(Arc::new(object));
-    }
-    Snapshot::build(&store, settings)
+    Snapshot::build(&store(objects), settings)
 }
 
 fn proxy(kind: &str) -> Proxy {
@@ -149,6 +145,24 @@ fn tls_of_unknown_hosts_is_the_meshs() {
 }
 
 #[test]
+fn a_credential_of_the_mesh_is_for_every_sidecar() {
+    let mesh = "outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS, tls: {mode: SIMPLE, credentialName: a}}";
+    let snapshot = snapshot(WEB, &settings(mesh, Features::default()));
+    let clusters: Vec<Cluster> = all(&snapshot, &proxy("sidecar"), &TypeUrl::Cluster);
+    let cluster = clusters.iter().find(|cluster| cluster.name == "AllowAnyDynamicDNSCluster").unwrap();
+    // Never plaintext where TLS was asked for, whether there is such a Secret or not.
+    let socket = cluster.transport_socket.as_ref().unwrap();
+    let Some(transport_socket::ConfigType::TypedConfig(config)) = &socket.config_type else { panic!() };
+    let context: UpstreamTlsContext = config.unpack().unwrap();
+    let Some(ValidationContextType::CombinedValidationContext(combined)) =
+        context.common_tls_context.unwrap().validation_context_type
+    else {
+        panic!()
+    };
+    assert_eq!(combined.validation_context_sds_secret_config.unwrap().name, "kubernetes://a-cacert");
+}
+
+#[test]
 fn requests_to_names_under_a_wildcard_are_resolved() {
     let entry = "
 apiVersion: networking.istio.io/v1
@@ -175,9 +189,7 @@ metadata: {name: wild, namespace: default}
 spec: {hosts: ['*.example.com'], resolution: DYNAMIC_DNS, ports: [{number: 8080, name: grpc, protocol: GRPC}]}
 ---
 ";
-    // The credential is one of gateways: sidecars send these requests without TLS.
-    let mesh = "outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS, tls: {mode: SIMPLE, credentialName: a}}";
-    let snapshot = snapshot(&format!("{WEB}{entry}"), &settings(mesh, Features::default()));
+    let snapshot = snapshot(&format!("{WEB}{entry}"), &settings(DYNAMIC, Features::default()));
     let clusters: Vec<Cluster> = all(&snapshot, &proxy("sidecar"), &TypeUrl::Cluster);
     for name in ["AllowAnyDynamicDNSCluster", "outbound|8080||*.example.com"] {
         let cluster = clusters.iter().find(|cluster| cluster.name == name).unwrap();
@@ -316,7 +328,7 @@ fn gateways_offer_http3_where_the_port_is_open_for_it() {
     // A client's certificate cannot be asked for there.
     let [chain] = &udp.filter_chains[..] else { panic!("{:?}", udp.filter_chains) };
     assert_eq!(chain.filter_chain_match.as_ref().unwrap().server_names, ["a.example"]);
-    let Some(proto::envoy::config::core::v3::transport_socket::ConfigType::TypedConfig(socket)) =
+    let Some(transport_socket::ConfigType::TypedConfig(socket)) =
         &chain.transport_socket.as_ref().unwrap().config_type
     else {
         panic!()

@@ -6,6 +6,7 @@ mod proxyless;
 mod tests;
 
 use config::validate::tls::{usable_curves, usable_suites};
+use mesh::MeshConfig;
 use proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use proto::envoy::config::core::v3::{
     AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, GrpcService, TransportSocket,
@@ -173,10 +174,8 @@ fn named_or(scope: Scope<'_>, name: &str, otherwise: &str) -> SdsSecretConfig {
     if name.is_empty() { secret(otherwise) } else { file(scope, name) }
 }
 
-/// Accepts clients of the mesh's trust domains.
-pub(super) fn server(scope: Scope<'_>) -> TransportSocket {
-    let mesh = &scope.snapshot.mesh;
-    // Each once, in the order of what the mesh says.
+/// Trust domains whose peers are let in: each once, in the order of what the mesh says.
+fn trust_domains(mesh: &MeshConfig) -> Vec<&str> {
     let mut domains = vec![mesh.trust_domain()];
     let aliases = mesh.trust_domain_aliases.iter();
     for domain in aliases.chain(mesh.ca_certificates.iter().flat_map(|roots| &roots.trust_domains)) {
@@ -184,6 +183,14 @@ pub(super) fn server(scope: Scope<'_>) -> TransportSocket {
             domains.push(domain);
         }
     }
+    domains
+}
+
+/// Accepts clients of the mesh's trust domains, or of any when istiod is told so.
+pub(super) fn server(scope: Scope<'_>) -> TransportSocket {
+    let mesh = &scope.snapshot.mesh;
+    let domains =
+        if scope.snapshot.settings.features.skip_trust_domain { Vec::new() } else { trust_domains(mesh) };
     let prefix = |domain: &str| StringMatcher {
         match_pattern: Some(MatchPattern::Prefix(format!("spiffe://{domain}/"))),
         ..StringMatcher::default()

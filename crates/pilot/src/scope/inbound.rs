@@ -9,7 +9,7 @@ use names::Hostname;
 use prost_types::value::Kind as Value;
 
 use super::Scope;
-use crate::finding::{Topic, origin};
+use crate::finding::Topic;
 use crate::protocol::Protocol;
 use crate::proxy::{Interception, Proxy};
 use crate::snapshot::{Port, Registry, Service, Snapshot, sidecar};
@@ -77,7 +77,7 @@ fn conflict(scope: Scope<'_>, known: &Inbound<'_>, service: &Service, port: &Por
     if known.port.protocol == port.protocol {
         return;
     }
-    scope.note(Topic::InboundListener, scope.proxy.name(), Some(origin(service)), || {
+    scope.note(Topic::InboundListener, scope.proxy.name(), Some(service.origin()), || {
         format!(
             "port {} of the workload is served as {:?}, as {} says, not as {:?}, as {} says: let both ports of the \
              services have one protocol",

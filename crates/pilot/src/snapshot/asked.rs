@@ -1,14 +1,16 @@
 //! What would be wrong with one object in view of others, before it is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use config::kube::WorkloadEntry;
 use config::{Object, Problem, Severity, Spec, Store};
 use names::Hostname;
 use proto::istio::networking::v1alpha3::{DestinationRule, Gateway};
 use proto::istio::security::v1beta1::AuthorizationPolicy;
 use proto::istio::security::v1beta1::authorization_policy::{Action, ActionDetail};
+use proto::istio::r#type::v1beta1::WorkloadSelector;
 
-use super::{Registry, Snapshot, authz, telemetry, virtual_service};
+use super::{Registry, Snapshot, authz, secret, telemetry, virtual_service};
 
 impl Snapshot {
     /// Warnings for names in an object that lead nowhere among the objects of
@@ -17,12 +19,92 @@ impl Snapshot {
     pub fn dangling(&self, store: &Store, object: &Object) -> Vec<Problem> {
         match &object.spec {
             Spec::VirtualService(spec) => virtual_service::dangling_in(store, self, object, spec),
-            Spec::Telemetry(spec) => telemetry::dangling_in(self, object, spec),
+            Spec::Telemetry(spec) => {
+                let mut all = telemetry::dangling_in(self, object, spec);
+                all.extend(self.selector(store, object, spec.selector.as_ref()));
+                all
+            }
             Spec::DestinationRule(spec) => self.rule(object, spec),
             Spec::Gateway(spec) => self.gateway(object, spec),
-            Spec::AuthorizationPolicy(spec) => self.policy(object, spec),
+            Spec::AuthorizationPolicy(spec) => {
+                let mut all = self.policy(object, spec);
+                all.extend(self.selector(store, object, spec.selector.as_ref()));
+                all
+            }
+            Spec::PeerAuthentication(spec) => self.selector(store, object, spec.selector.as_ref()),
+            Spec::RequestAuthentication(spec) => self.selector(store, object, spec.selector.as_ref()),
+            Spec::Sidecar(spec) => {
+                let labels = spec.workload_selector.as_ref().map(|selector| &selector.labels);
+                self.labels(store, object, "spec.workloadSelector.labels", labels)
+            }
+            Spec::EnvoyFilter(spec) => {
+                let labels = spec.workload_selector.as_ref().map(|selector| &selector.labels);
+                self.labels(store, object, "spec.workloadSelector.labels", labels)
+            }
             _ => Vec::new(),
         }
+    }
+
+    fn selector(&self, store: &Store, object: &Object, selector: Option<&WorkloadSelector>) -> Vec<Problem> {
+        let labels = selector.map(|selector| &selector.match_labels);
+        self.labels(store, object, "spec.selector.matchLabels", labels)
+    }
+
+    /// Whether there are workloads with the labels of a selector.
+    fn labels(
+        &self,
+        store: &Store,
+        object: &Object,
+        field: &str,
+        labels: Option<&BTreeMap<String, String>>,
+    ) -> Vec<Problem> {
+        let Some(labels) = labels.filter(|labels| !labels.is_empty() && !self.pods.is_empty()) else {
+            return Vec::new();
+        };
+        let namespace = &object.meta.namespace;
+        // What is in the root namespace is for all of them.
+        let is_for_all = *namespace == self.mesh.root_namespace;
+        let fits = |of: &str, all: &BTreeMap<String, String>| {
+            (is_for_all || of == namespace) && config::matches(labels, all)
+        };
+        let mut entries = store.all::<WorkloadEntry>();
+        if self.has_pod(fits) || entries.any(|(object, entry)| fits(&object.meta.namespace, &entry.labels)) {
+            return Vec::new();
+        }
+        let place = if is_for_all { String::new() } else { format!(" of namespace {namespace}") };
+        let message = format!("no workload{place} has these labels: the object has no effect");
+        vec![warning(object, field.to_owned(), message)]
+    }
+
+    /// Secrets of a Gateway that are not where its proxies are.
+    fn credentials(&self, object: &Object, spec: &Gateway) -> Vec<Problem> {
+        let pods = self.pods.values().filter(|pod| config::matches(&spec.selector, &pod.meta.labels));
+        let namespaces: BTreeSet<&str> = pods.map(|pod| pod.meta.namespace.as_str()).collect();
+        let mut problems = Vec::new();
+        for (index, server) in spec.servers.iter().enumerate() {
+            let Some(tls) = &server.tls else { continue };
+            let one = (!tls.credential_name.is_empty())
+                .then(|| ("credentialName".to_owned(), tls.credential_name.as_str()));
+            let more = tls.credential_names.iter().enumerate();
+            let more = more.map(|(number, name)| (format!("credentialNames[{number}]"), name.as_str()));
+            for (field, name) in one.into_iter().chain(more) {
+                // Other forms name their namespace, or are of another server.
+                let name = name.strip_prefix("kubernetes://").unwrap_or(name);
+                if name.is_empty() || name.contains(['/', ':']) {
+                    continue;
+                }
+                let is_missing = |space: &&&str| {
+                    matches!(self.secrets.find(space, name, || false), Err(secret::Error::Missing { .. }))
+                };
+                if let Some(space) = namespaces.iter().find(is_missing) {
+                    let message = format!(
+                        "there is no Secret {space}/{name}, where the Gateway's pods are: the server has no certificate"
+                    );
+                    problems.push(warning(object, format!("spec.servers[{index}].tls.{field}"), message));
+                }
+            }
+        }
+        problems
     }
 
     fn rule(&self, object: &Object, spec: &DestinationRule) -> Vec<Problem> {
@@ -69,7 +151,10 @@ impl Snapshot {
             && !self.pods.is_empty()
             && !self.has_pod(|_, labels| config::matches(&spec.selector, labels));
         let message = "no pod has these labels: nobody serves the Gateway";
-        Vec::from_iter(is_idle.then(|| warning(object, "spec.selector".into(), message.into())))
+        if is_idle {
+            return vec![warning(object, "spec.selector".into(), message.into())];
+        }
+        self.credentials(object, spec)
     }
 
     fn policy(&self, object: &Object, spec: &AuthorizationPolicy) -> Vec<Problem> {
@@ -174,6 +259,26 @@ endpoints: [{addresses: [10.1.0.1], targetRef: {kind: Pod, name: a, namespace: n
             ),
             (gateway, format!("{{selector: {{istio: in}}, {server}}}"), "spec.selector", "no pod"),
             (
+                gateway,
+                "{selector: {app: reviews}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, \
+                 hosts: [a.com], tls: {mode: SIMPLE, credentialName: shop}}]}"
+                    .to_owned(),
+                "spec.servers[0].tls.credentialName",
+                "no Secret ns/shop",
+            ),
+            (
+                policy,
+                "{selector: {matchLabels: {app: none}}, rules: [{}]}".to_owned(),
+                "spec.selector.matchLabels",
+                "no workload of namespace ns",
+            ),
+            (
+                "networking.istio.io/v1\nkind: Sidecar",
+                "{workloadSelector: {labels: {app: none}}, egress: [{hosts: ['./*']}]}".to_owned(),
+                "spec.workloadSelector.labels",
+                "no workload of namespace ns",
+            ),
+            (
                 policy,
                 "{action: CUSTOM, provider: {name: p}, rules: [{}]}".to_owned(),
                 "spec.provider.name",
@@ -192,6 +297,8 @@ endpoints: [{addresses: [10.1.0.1], targetRef: {kind: Pod, name: a, namespace: n
             (rule, "{host: '*.example.com'}".to_owned()),
             (service, format!("{{{route}: {{host: reviews}}}}]}}]}}")),
             (gateway, format!("{{selector: {{app: reviews}}, {server}}}")),
+            (policy, "{selector: {matchLabels: {app: reviews}}, rules: [{}]}".to_owned()),
+            ("security.istio.io/v1\nkind: PeerAuthentication", "{mtls: {mode: STRICT}}".to_owned()),
         ] {
             assert_eq!(told(kind, &spec), [], "{spec}");
         }

@@ -150,6 +150,20 @@ pub struct Port {
 }
 
 impl Service {
+    /// The object that it comes from.
+    #[must_use]
+    pub fn origin(&self) -> config::Key {
+        let kind = match self.registry {
+            Registry::Kubernetes => Kind::Service,
+            Registry::External => Kind::ServiceEntry,
+        };
+        config::Key {
+            kind,
+            namespace: self.namespace.as_str().into(),
+            name: self.object_name.as_str().into(),
+        }
+    }
+
     /// The port of that number, of those that the mesh carries.
     #[must_use]
     pub fn port(&self, number: u16) -> Option<&Port> {

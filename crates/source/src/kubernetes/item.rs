@@ -4,10 +4,10 @@
 //! kind has free-form fields. Nobody may end the reading of a whole kind by one.
 
 use std::cell::Cell;
-use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use config::json::Reader;
+use serde::de::{DeserializeSeed as _, Deserializer};
+use serde_json::Value;
 
 /// Levels that are read; well below where the reader of JSON itself gives up.
 const DEPTH: usize = 96;
@@ -24,89 +24,12 @@ pub(super) struct Item {
 impl<'de> serde::Deserialize<'de> for Item {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let is_cut = Cell::new(false);
-        let mut value = Level { left: DEPTH, is_cut: &is_cut }.deserialize(deserializer)?;
+        let mut value = Reader::cutting(DEPTH, &is_cut).deserialize(deserializer)?;
         let is_cut = is_cut.get();
         if is_cut && let Some(fields) = value.as_object_mut() {
             fields.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata"));
         }
         Ok(Self { value, is_cut })
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Level<'a> {
-    left: usize,
-    is_cut: &'a Cell<bool>,
-}
-
-impl Level<'_> {
-    fn below(self) -> Self {
-        Self { left: self.left.saturating_sub(1), ..self }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Level<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        if self.left == 0 {
-            // Skipping needs no stack, however deep it goes.
-            self.is_cut.set(true);
-            return deserializer.deserialize_ignored_any(IgnoredAny).map(|_| Value::Null);
-        }
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Level<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut all = Vec::new();
-        while let Some(item) = items.next_element_seed(self.below())? {
-            all.push(item);
-        }
-        Ok(all.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
-        let mut all = Map::new();
-        while let Some(name) = fields.next_key::<String>()? {
-            all.insert(name, fields.next_value_seed(self.below())?);
-        }
-        Ok(all.into())
     }
 }
 

@@ -22,6 +22,8 @@ use super::item::Item;
 
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
+/// The same of Secrets and ConfigMaps, each of which may have a megabyte.
+const PAGE_OF_LARGE: u32 = 50;
 /// Seconds after which the API server ends a watch; kept below five minutes,
 /// which is when idle connections are cut by what stands in between.
 const WATCH: u32 = 280;
@@ -211,7 +213,7 @@ where
     }
 
     async fn page(&self, path: &str, token: &str) -> Result<Page, kube::Error> {
-        let mut params = ListParams::default().limit(PAGE);
+        let mut params = ListParams::default().limit(page_size(path));
         params.field_selector.clone_from(&self.resource.fields);
         if !token.is_empty() {
             params = params.continue_token(token);
@@ -363,6 +365,14 @@ where
     }
 }
 
+/// Objects of one page of the list at a path.
+fn page_size(path: &str) -> u32 {
+    match path.rsplit('/').next() {
+        Some("secrets" | "configmaps") => PAGE_OF_LARGE,
+        _ => PAGE,
+    }
+}
+
 async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     match timeout(ANSWER, request).await {
         Ok(result) => result,
@@ -402,4 +412,16 @@ pub fn reason(error: &kube::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_what_may_be_large_are_short() {
+        assert_eq!(page_size("/api/v1/secrets"), PAGE_OF_LARGE);
+        assert_eq!(page_size("/api/v1/namespaces/secrets/configmaps"), PAGE_OF_LARGE);
+        assert_eq!(page_size("/api/v1/namespaces/secrets/pods"), PAGE);
+    }
 }

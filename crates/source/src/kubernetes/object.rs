@@ -94,11 +94,16 @@ fn trim(kind: Kind, value: &mut Value) {
             data.into_iter().for_each(|data| data.retain(|name, _| CREDENTIALS.contains(&name.as_str())));
         }
         Kind::Pod => trim_pod(value),
-        // Its images, addresses and conditions may be tens of kilobytes.
+        // Its images and conditions may be tens of kilobytes.
         Kind::Node => {
             let version = value["status"]["nodeInfo"]["kubeletVersion"].take();
-            value["status"] =
-                serde_json::json!({"nodeInfo": {"kubeletVersion": version.as_str().unwrap_or_default()}});
+            let mut addresses = value["status"]["addresses"].take();
+            let all = addresses.as_array_mut();
+            all.into_iter().for_each(|all| all.retain(|address| address["type"] == "ExternalIP"));
+            value["status"] = serde_json::json!({
+                "nodeInfo": {"kubeletVersion": version.as_str().unwrap_or_default()},
+                "addresses": addresses.as_array().map_or(&[][..], Vec::as_slice),
+            });
             value.as_object_mut().into_iter().for_each(|node| drop(node.remove("spec")));
         }
         _ => {}
@@ -158,7 +163,7 @@ mod tests {
     use super::*;
 
     fn decoded(kind: Kind, value: Value) -> Seen {
-        decode(kind, value, &Options { revision: "canary".into(), cluster: "c".into() })
+        decode(kind, value, &Options { revision: "canary".into(), cluster: "c".into(), namespace: None })
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(super) struct Sandbox {
     pub(super) namespace: String,
     /// Its folder.
     pub(super) dir: PathBuf,
+    /// The folder that is the node's file system to volumes of the kind `hostPath`.
+    pub(super) host: PathBuf,
     /// Programs of all images.
     pub(super) programs: PathBuf,
     /// Address of the API server.
@@ -68,9 +70,10 @@ impl Running {
         pod: &Value,
         spec: &Value,
         volumes: &Volumes,
+        find: field::Find<'_>,
     ) -> anyhow::Result<Self> {
         let name = text(&spec["name"]);
-        let mut variables = field::variables(pod, spec, &sandbox.network)?;
+        let mut variables = field::variables(pod, spec, &sandbox.network, find)?;
         let image = Image::of(spec)?;
         let words = |list: &Value| -> Vec<String> {
             items(list).map(|word| field::expand(text(word), &variables)).collect()
@@ -274,7 +277,8 @@ fn script_of(
             writeln!(script, "mkdir -p '{inside}'")?;
         }
         writeln!(script, "mount --bind '{}' '{inside}'", from.display())?;
-        if mount["readOnly"] == true || volume.get("emptyDir").is_none() {
+        let may_be_written = ["emptyDir", "hostPath"].iter().any(|kind| volume.get(kind).is_some());
+        if mount["readOnly"] == true || !may_be_written {
             writeln!(sealed, "mount -o remount,bind,ro '{inside}'")?;
         }
     }

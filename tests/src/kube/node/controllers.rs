@@ -44,6 +44,17 @@ impl Controllers {
         Ok(())
     }
 
+    /// Writes a status, if it is another one than before.
+    fn tell(&mut self, path: &str, status: &Value) -> anyhow::Result<()> {
+        let path = format!("{path}/status");
+        let status = json!({"status": status});
+        if self.done.get(&path) != Some(&status) {
+            self.rest.merge(&path, &status)?;
+            self.done.insert(path, status);
+        }
+        Ok(())
+    }
+
     fn namespaces(&mut self) -> anyhow::Result<()> {
         for (_, name) in self.mirror.all("Namespace").into_keys() {
             if self.mirror.get("ServiceAccount", &name, "default").is_none() {
@@ -149,13 +160,18 @@ impl Controllers {
                 self.rest.delete(&format!("{path}/{name}"), uid, None)?;
             }
             let ready = own.iter().filter(|pod| is_true(pod, "Ready")).count();
-            let status = json!({"status": {"replicas": own.len(), "readyReplicas": ready, "availableReplicas": ready,
-                "updatedReplicas": own.len(), "observedGeneration": deployment["metadata"]["generation"]}});
-            let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/{name}/status");
-            if self.done.get(&path) != Some(&status) {
-                self.rest.merge(&path, &status)?;
-                self.done.insert(path, status);
+            let sets = format!("/apis/apps/v1/namespaces/{namespace}/replicasets/{set_name}");
+            if set["spec"]["replicas"] != wanted {
+                self.rest.merge(&sets, &json!({"spec": {"replicas": wanted}}))?;
             }
+            let status = |of: &Value| {
+                json!({"replicas": own.len(), "readyReplicas": ready, "availableReplicas": ready,
+                    "observedGeneration": of["metadata"]["generation"]})
+            };
+            self.tell(&sets, &status(set))?;
+            let mut status = status(&deployment);
+            status["updatedReplicas"] = own.len().into();
+            self.tell(&format!("/apis/apps/v1/namespaces/{namespace}/deployments/{name}"), &status)?;
         }
         Ok(())
     }

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::mirror::{items, text};
@@ -78,13 +81,28 @@ fn quoted(value: &str) -> String {
     quoted
 }
 
+/// Finds a ConfigMap or a Secret of the pod's namespace, by kind and name.
+pub(super) type Find<'a> = &'a dyn Fn(&str, &str) -> Option<Arc<Value>>;
+
 /// The variables of a container, with references to earlier ones put in.
 pub(super) fn variables(
     pod: &Value,
     container: &Value,
     network: &Network,
+    find: Find<'_>,
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
+    for source in items(&container["envFrom"]) {
+        let prefix = text(&source["prefix"]);
+        for (kind, field) in [("ConfigMap", "configMapRef"), ("Secret", "secretRef")] {
+            let reference = &source[field];
+            if let Some(object) = referred(kind, reference, find)? {
+                for key in object["data"].as_object().into_iter().flat_map(|data| data.keys()) {
+                    all.insert(format!("{prefix}{key}"), content(kind, &object, key)?.unwrap_or_default());
+                }
+            }
+        }
+    }
     for variable in items(&container["env"]) {
         let name = text(&variable["name"]);
         let from = &variable["valueFrom"];
@@ -94,13 +112,53 @@ pub(super) fn variables(
         } else if from["resourceFieldRef"].is_object() {
             resource(container, &from["resourceFieldRef"]).with_context(|| name.to_owned())?
         } else if from.is_object() {
-            bail!("{name}: the node has no variables of this kind: {from}");
+            let Some(value) = key(from, find).with_context(|| name.to_owned())? else { continue };
+            value
         } else {
             expand(text(&variable["value"]), &all)
         };
         all.insert(name.to_owned(), value);
     }
     Ok(all)
+}
+
+/// The value that a variable has from a ConfigMap or a Secret; `None` when it
+/// is not there and need not be.
+fn key(from: &Value, find: Find<'_>) -> anyhow::Result<Option<String>> {
+    for (kind, field) in [("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")] {
+        let reference = &from[field];
+        if !reference.is_object() {
+            continue;
+        }
+        let Some(object) = referred(kind, reference, find)? else { return Ok(None) };
+        let key = text(&reference["key"]);
+        let value = content(kind, &object, key)?;
+        ensure!(
+            value.is_some() || reference["optional"] == true,
+            "{kind} {} has no {key}",
+            text(&reference["name"])
+        );
+        return Ok(value);
+    }
+    bail!("the node has no variables of this kind: {from}")
+}
+
+fn referred(kind: &str, reference: &Value, find: Find<'_>) -> anyhow::Result<Option<Arc<Value>>> {
+    if !reference.is_object() {
+        return Ok(None);
+    }
+    let name = text(&reference["name"]);
+    let object = find(kind, name);
+    ensure!(object.is_some() || reference["optional"] == true, "{kind} {name} is not there");
+    Ok(object)
+}
+
+fn content(kind: &str, object: &Value, key: &str) -> anyhow::Result<Option<String>> {
+    let Some(value) = object["data"][key].as_str() else { return Ok(None) };
+    if kind == "Secret" {
+        return Ok(Some(String::from_utf8(STANDARD.decode(value)?)?));
+    }
+    Ok(Some(value.to_owned()))
 }
 
 /// Puts variables in place of `$(NAME)`; one that is not there stays as it is.
@@ -189,8 +247,43 @@ mod tests {
             ],
             "resources": {"limits": {"cpu": "1500m"}},
         });
-        let all = variables(&json!({}), &container, &NETWORK).unwrap();
+        let all = variables(&json!({}), &container, &NETWORK, &|_, _| None).unwrap();
         assert_eq!(all["B"], "10.0.0.2:$(A):$(C)");
         assert_eq!((all["CPU"].as_str(), all["MEM"].as_str()), ("2", "4294967296"));
+    }
+
+    #[test]
+    fn variables_are_read_from_config_maps_and_secrets() {
+        let find = |kind: &str, name: &str| {
+            let object = match (kind, name) {
+                ("ConfigMap", "map") => json!({"data": {"A": "1", "B": "2"}}),
+                ("Secret", "keys") => json!({"data": {"TOKEN": "c2VjcmV0"}}),
+                _ => return None,
+            };
+            Some(Arc::new(object))
+        };
+        let of = |container: Value| variables(&json!({}), &container, &NETWORK, &find);
+        let all = of(json!({
+            "envFrom": [
+                {"configMapRef": {"name": "map"}},
+                {"prefix": "MY_", "secretRef": {"name": "keys"}},
+                {"configMapRef": {"name": "nowhere", "optional": true}},
+            ],
+            "env": [
+                {"name": "B", "value": "$(A)$(MY_TOKEN)"},
+                {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "map", "key": "A"}}},
+                {"name": "D", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "TOKEN"}}},
+                {"name": "E", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "none", "optional": true}}},
+            ],
+        }))
+        .unwrap();
+        let wanted = [("A", "1"), ("B", "1secret"), ("C", "1"), ("D", "secret"), ("MY_TOKEN", "secret")];
+        assert_eq!(all, wanted.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        for container in [
+            json!({"envFrom": [{"secretRef": {"name": "nowhere"}}]}),
+            json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "map", "key": "none"}}}]}),
+        ] {
+            assert!(of(container.clone()).is_err(), "{container}");
+        }
     }
 }

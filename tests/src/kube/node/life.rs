@@ -79,7 +79,9 @@ impl Container {
     }
 
     fn start(&mut self, life: &Life) -> anyhow::Result<()> {
-        let running = match Running::start(&life.sandbox, &life.pod, &self.spec, &life.volumes) {
+        let of = text(&life.pod["metadata"]["namespace"]);
+        let find = |kind: &str, name: &str| life.shared.mirror.get(kind, of, name);
+        let running = match Running::start(&life.sandbox, &life.pod, &self.spec, &life.volumes, &find) {
             Ok(running) => running,
             Err(error) => {
                 self.state =
@@ -172,7 +174,7 @@ struct Life {
 
 /// Lives a pod to its end.
 pub(super) fn live(shared: &Arc<Shared>, pod: &Value, sandbox: Sandbox) {
-    let volumes = Volumes::new(&sandbox.dir, shared.rest.clone(), pod);
+    let volumes = Volumes::new(&sandbox.dir, &sandbox.host, shared.rest.clone(), pod);
     let mut life =
         Life { shared: shared.clone(), pod: pod.clone(), sandbox, volumes, told: Value::Null, begin: now() };
     let all = [("initContainers", true), ("containers", false)];

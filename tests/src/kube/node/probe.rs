@@ -1,16 +1,27 @@
 //! Probes and hooks of containers, run as a kubelet runs them: from the node.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use pki::verify::Proof;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::container::{Running, Sandbox};
 use super::mirror::{items, text};
 use super::rest::Rest;
 use crate::client::Ask;
+use crate::grpc::Channel;
+
+/// `SERVING` of a health service's answer.
+const SERVING: i32 = 1;
 
 /// A probe and what it found so far.
 pub(super) struct Probe {
@@ -94,36 +105,53 @@ pub(super) fn act(
         rest.run(async { tokio::time::sleep(Duration::from_secs(length)).await });
         return Ok(());
     }
-    let (kind, what) = if spec["httpGet"].is_object() {
-        ("httpGet", &spec["httpGet"])
-    } else {
-        ("tcpSocket", &spec["tcpSocket"])
-    };
-    ensure!(what.is_object(), "the node has no probes of this kind: {spec}");
+    let kinds = ["httpGet", "tcpSocket", "grpc"];
+    let what = kinds.iter().map(|kind| &spec[*kind]).find(|what| what.is_object());
+    let what = what.with_context(|| format!("the node has no probes of this kind: {spec}"))?;
     let ip = match text(&what["host"]) {
         "" => sandbox.network.pod.into(),
         host => host.parse().with_context(|| format!("host {host:?}"))?,
     };
     let address = SocketAddr::new(ip, port(&what["port"], container)?);
-    let attempt = async {
-        if kind == "tcpSocket" {
-            TcpStream::connect(address).await?;
-            return Ok(());
-        }
-        ensure!(text(&what["scheme"]) != "HTTPS", "the node has no HTTPS probes");
-        let path = what["path"].as_str().unwrap_or("/");
-        let mut ask = Ask::get(address, &address.to_string(), path).header("user-agent", "kube-probe/1.33");
-        for header in items(&what["httpHeaders"]) {
-            ask = ask.header(text(&header["name"]), text(&header["value"]));
-        }
-        let answer = ask.send().await?;
-        ensure!((200..400).contains(&answer.status.as_u16()), "{}: {}", answer.status, answer.body.trim());
-        Ok(())
-    };
-    match rest.run(async { tokio::time::timeout(limit, attempt).await }) {
+    match rest.run(async { tokio::time::timeout(limit, ask(spec, address)).await }) {
         Ok(result) => result,
         Err(_) => bail!("{address}: not within {limit:?}"),
     }
+}
+
+/// Asks over the network.
+async fn ask(spec: &Value, address: SocketAddr) -> anyhow::Result<()> {
+    if spec["tcpSocket"].is_object() {
+        TcpStream::connect(address).await?;
+        return Ok(());
+    }
+    if spec["grpc"].is_object() {
+        let status = Channel::plain(address).await?.health(text(&spec["grpc"]["service"])).await?;
+        ensure!(status == SERVING, "the service's status is {status}");
+        return Ok(());
+    }
+    let what = &spec["httpGet"];
+    let path = what["path"].as_str().unwrap_or("/");
+    let mut ask = Ask::get(address, &address.to_string(), path).header("user-agent", "kube-probe/1.33");
+    for header in items(&what["httpHeaders"]) {
+        ask = ask.header(text(&header["name"]), text(&header["value"]));
+    }
+    let mut sender =
+        if text(&what["scheme"]) == "HTTPS" { secure(address).await? } else { ask.connect().await? };
+    let answer = ask.send_over(&mut sender).await?;
+    ensure!((200..400).contains(&answer.status.as_u16()), "{}: {}", answer.status, answer.body.trim());
+    Ok(())
+}
+
+/// A connection over TLS; a kubelet looks at no certificate.
+async fn secure(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let config = pki::verify::unverified_client_config(Proof::Nothing, &[b"http/1.1"])?;
+    let stream = TcpStream::connect(address).await?;
+    let stream = TlsConnector::from(Arc::new(config)).connect(address.ip().into(), stream).await?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    #[expect(clippy::disallowed_methods, reason = "ends with its connection")]
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 fn port(port: &Value, container: &Value) -> anyhow::Result<u16> {
@@ -140,3 +168,6 @@ fn port(port: &Value, container: &Value) -> anyhow::Result<u16> {
 fn seconds(value: &Value, default: u64) -> Duration {
     Duration::from_secs(value.as_u64().unwrap_or(default))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,12 @@
 //! Volumes of pods, written as a kubelet writes them.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -27,6 +27,7 @@ struct Token {
 /// All volumes of a pod.
 pub(super) struct Volumes {
     dir: PathBuf,
+    host: PathBuf,
     group: Option<u32>,
     rest: Rest,
     tokens: BTreeMap<String, Token>,
@@ -35,10 +36,10 @@ pub(super) struct Volumes {
 }
 
 impl Volumes {
-    pub(super) fn new(dir: &Path, rest: Rest, pod: &Value) -> Self {
+    pub(super) fn new(dir: &Path, host: &Path, rest: Rest, pod: &Value) -> Self {
         let group = pod["spec"]["securityContext"]["fsGroup"].as_u64().and_then(|id| u32::try_from(id).ok());
-        let dir = dir.join("volumes");
-        Self { dir, group, rest, tokens: BTreeMap::new(), written: BTreeMap::new(), serial: 0 }
+        let (dir, host) = (dir.join("volumes"), host.to_owned());
+        Self { dir, host, group, rest, tokens: BTreeMap::new(), written: BTreeMap::new(), serial: 0 }
     }
 
     /// The folder of a volume.
@@ -72,6 +73,9 @@ impl Volumes {
         mirror: &Mirror,
     ) -> anyhow::Result<()> {
         let dir = self.path(name);
+        if volume["hostPath"].is_object() {
+            return of_host(&self.host, &dir, &volume["hostPath"]);
+        }
         if !dir.is_dir() {
             fs::create_dir_all(&dir)?;
             // Everybody of the pod may write into an empty directory.
@@ -177,6 +181,41 @@ impl Volumes {
     }
 }
 
+/// Leads from a volume's path to a file or folder of the node.
+fn of_host(host: &Path, volume: &Path, spec: &Value) -> anyhow::Result<()> {
+    let path = text(&spec["path"]);
+    ensure!(path.starts_with('/') && !path.split('/').any(|part| part == ".."), "path {path:?}");
+    let there = host.join(path.trim_start_matches('/'));
+    let kind = spec["type"].as_str().unwrap_or_default();
+    match kind {
+        // A container runtime makes a folder of what is not there.
+        "" | "DirectoryOrCreate" if !there.exists() => {
+            fs::create_dir_all(&there)?;
+            fs::set_permissions(&there, fs::Permissions::from_mode(0o755))?;
+        }
+        "FileOrCreate" if !there.exists() => {
+            File::create(&there).with_context(|| format!("file {path}"))?;
+        }
+        _ => {}
+    }
+    let found = fs::metadata(&there).with_context(|| format!("{path} of the node"))?.file_type();
+    let fits = match kind {
+        "" => true,
+        "Directory" | "DirectoryOrCreate" => found.is_dir(),
+        "File" | "FileOrCreate" => found.is_file(),
+        "Socket" => found.is_socket(),
+        "CharDevice" => found.is_char_device(),
+        "BlockDevice" => found.is_block_device(),
+        _ => bail!("the node has no paths of type {kind}"),
+    };
+    ensure!(fits, "{path} of the node is no {kind}");
+    if volume.symlink_metadata().is_err() {
+        fs::create_dir_all(volume.parent().context("a volume has a folder")?)?;
+        symlink(&there, volume)?;
+    }
+    Ok(())
+}
+
 fn content(
     source: &Value,
     namespace: &str,
@@ -229,4 +268,32 @@ fn content(
         return Ok(files);
     }
     bail!("the node has no volumes of this kind: {source}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_node_are_what_their_type_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = dir.path().join("host");
+        let lead = |name: &str, path: &str, kind: &str| {
+            of_host(&host, &dir.path().join(name), &json!({"path": path, "type": kind}))
+        };
+        lead("a", "/opt/cni/bin", "DirectoryOrCreate").unwrap();
+        fs::write(dir.path().join("a/plugin"), "x").unwrap();
+        assert_eq!(fs::read(host.join("opt/cni/bin/plugin")).unwrap(), b"x");
+        lead("b", "/opt/cni/bin/plugin", "File").unwrap();
+        lead("c", "/opt/cni/bin/log", "FileOrCreate").unwrap();
+        lead("d", "/new", "").unwrap();
+        assert!(
+            dir.path().join("b").is_file() && dir.path().join("c").is_file() && host.join("new").is_dir()
+        );
+        for (path, kind) in
+            [("/opt/cni/bin", "File"), ("/none", "Directory"), ("/../etc", ""), ("/new", "Other")]
+        {
+            assert!(lead("e", path, kind).is_err(), "{path} {kind}");
+        }
+    }
 }

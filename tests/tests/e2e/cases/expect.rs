@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::ensure;
 use istio_tests::call::{Reply, Scheme};
+use istio_tests::mesh::Mesh;
 use serde::Deserialize;
 
 /// The header in which a proxy tells whose certificate it saw.
@@ -44,12 +45,16 @@ pub(super) struct Expect {
     sni: Option<String>,
     /// The bytes that it saw.
     raw: Option<String>,
+    /// What the PROXY protocol told it first: version and client (`v1 192.0.2.1`).
+    proxied: Option<String>,
     /// Headers that it saw.
     sees: BTreeMap<String, String>,
     /// Whether its proxy saw the certificate of the caller.
     mtls: Option<bool>,
     /// The only headers of a proxy's kind (`x-*`, `server`) that it may have seen.
     only: Option<Vec<String>>,
+    /// What proxies have in their logs, by their names.
+    logs: BTreeMap<String, String>,
     /// Of several calls: whether all came to one address.
     same: Option<bool>,
     /// Of several calls: percentages of the servers, by their names or addresses.
@@ -122,6 +127,7 @@ impl Expect {
             ("local", &self.local),
             ("peer", &self.peer),
             ("sni", &self.sni),
+            ("proxied", &self.proxied),
             ("raw", &self.raw),
         ] {
             if let Some(wanted) = wanted {
@@ -140,6 +146,18 @@ impl Expect {
                 let is_of_proxy = name.starts_with("x-") || name == "server";
                 ensure!(!is_of_proxy || allowed.contains(name), "the server sees {name}");
             }
+        }
+        Ok(())
+    }
+
+    /// Waits for what proxies log, which they do from time to time.
+    pub(super) fn check_logs(&self, mesh: &Mesh) -> anyhow::Result<()> {
+        for (pod, wanted) in &self.logs {
+            let pod = mesh.pod(pod)?;
+            Mesh::wait(&format!("{wanted:?} in the log of {}", pod.workload.name), || {
+                ensure!(pod.output().contains(wanted), "it is not there");
+                Ok(())
+            })?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use istio_tests::call::{Call, Reply, Scheme};
 use istio_tests::client::LIMIT;
+use istio_tests::echo::proxied;
 use istio_tests::mesh::Mesh;
 use istio_tests::netns::pause;
 use serde::Deserialize;
@@ -73,6 +74,9 @@ struct Row {
     path: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+    /// What is said of the client before anything else, by the PROXY protocol.
+    #[serde(default)]
+    proxied: Option<Proxied>,
     /// Send the cookies of earlier answers.
     #[serde(default)]
     cookies: bool,
@@ -81,6 +85,15 @@ struct Row {
     times: Option<u32>,
     #[serde(default)]
     expect: Expect,
+}
+
+/// What a load balancer says of a client.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proxied {
+    /// 1 or 2.
+    version: u8,
+    client: Ipv4Addr,
 }
 
 /// Runs a family; tells all that came out otherwise.
@@ -138,6 +151,7 @@ spec:
         host: "marker.example".into(),
         path: "/".into(),
         headers: Vec::new(),
+        before: Vec::new(),
         // A proxy that does not know the service yet looks for the address outside.
         limit: SILENCE,
     };
@@ -165,7 +179,7 @@ fn calls(mesh: &Mesh, row: &Row) -> anyhow::Result<()> {
                         let sent = Sent { from: world::workload(&from)?, to: address, port: number, host };
                         let address = SocketAddr::new(IpAddr::V4(address), number);
                         let call = row.call(address, scheme, sent.filled(&sent.host));
-                        settled(|| row.check(&call, namespace, &sent)).with_context(|| {
+                        settled(|| row.check(mesh, &call, namespace, &sent)).with_context(|| {
                             format!("{from} -> {to} {port} {scheme:?} {}{}", call.host, call.path)
                         })?;
                     }
@@ -197,12 +211,16 @@ impl Row {
             method: self.method.clone().unwrap_or_else(|| "GET".into()),
             path: self.path.clone().unwrap_or_else(|| "/".into()),
             headers: self.headers.clone().into_iter().collect(),
+            before: self
+                .proxied
+                .as_ref()
+                .map_or(Vec::new(), |told| proxied::header(told.version, told.client)),
             limit: if self.expect.refused { SILENCE } else { LIMIT },
         }
     }
 
     /// Makes the call as often as it is to be made.
-    fn check(&self, call: &Call, namespace: &str, sent: &Sent) -> anyhow::Result<()> {
+    fn check(&self, mesh: &Mesh, call: &Call, namespace: &str, sent: &Sent) -> anyhow::Result<()> {
         let mut call = call.clone();
         let (mut servers, mut names) = (BTreeSet::new(), BTreeMap::<String, u32>::new());
         let times = self.times.unwrap_or(1);
@@ -224,7 +242,8 @@ impl Row {
                 add_cookies(&mut call, &reply);
             }
         }
-        self.expect.check_all(times, &servers, &names)
+        self.expect.check_all(times, &servers, &names)?;
+        self.expect.check_logs(mesh)
     }
 }
 

@@ -90,6 +90,22 @@ ports: [{name: http, port: 8080}, {name: https, port: 8443}]
 ---
 ";
 
+/// A gateway behind a load balancer that speaks the PROXY protocol.
+const BALANCED: &str = "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: balanced
+  namespace: default
+  labels: {app: balanced, istio: balanced}
+  annotations:
+    inject.istio.io/templates: gateway
+    proxy.istio.io/config: '{gatewayTopology: {proxyProtocol: {}}}'
+spec: {serviceAccountName: balanced, containers: [{name: istio-proxy}]}
+status: {phase: Running, podIP: 10.77.0.19}
+---
+";
+
 /// The Service of a workload and its endpoint.
 fn service(place: &Place, target: &str) -> String {
     let Place { name, service, workload, .. } = place;
@@ -117,7 +133,7 @@ ports: [{targets}]
 }
 
 fn objects() -> String {
-    let mut text = service(&NAKED, "") + EGRESS;
+    let mut text = service(&NAKED, "") + EGRESS + BALANCED;
     for place in PLACES {
         let Place { name, workload, annotations, .. } = place;
         if *name != ZONED {

@@ -6,9 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use istio_tests::mesh::Mesh;
+use pki::certificate::Certificate;
 use pki::csr::Csr;
 use pki::issuer::{Issuer, Material, Pem, San};
 use pki::key::{Algorithm, PrivateKey};
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// How long everything is valid.
 const LIFE: Duration = Duration::from_secs(86_400);
@@ -59,6 +63,36 @@ impl Ca {
     }
 }
 
+impl Ca {
+    /// The list of those of its certificates that it has revoked.
+    pub(crate) fn revoked(&self, pairs: &[&Pair]) -> anyhow::Result<String> {
+        let now = OffsetDateTime::now_utc().replace_nanosecond(0)?;
+        let serials = pairs.iter().map(|pair| {
+            let leaf = Certificate::all_from_pem(&pair.chain)?.remove(0);
+            let (_, leaf) = X509Certificate::from_der(leaf.der())?;
+            anyhow::Ok(leaf.raw_serial().to_vec())
+        });
+        let revoked = serials.map(|serial| {
+            Ok(RevokedCertParams {
+                serial_number: SerialNumber::from(serial?),
+                revocation_time: now,
+                reason_code: None,
+                invalidity_date: None,
+            })
+        });
+        let list = CertificateRevocationListParams {
+            this_update: now - LIFE,
+            next_update: now + LIFE,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect::<anyhow::Result<_>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let signer = rcgen::Issuer::from_ca_cert_pem(&self.roots, KeyPair::from_pem(&self.key)?)?;
+        Ok(list.signed_by(&signer)?.pem()?)
+    }
+}
+
 /// A certificate and its key.
 #[derive(Debug)]
 pub(crate) struct Pair {
@@ -88,10 +122,15 @@ impl Pair {
 pub(crate) fn secret(namespace: &str, name: &str, pair: Option<&Pair>, roots: &str) -> String {
     let key = pair.map(|pair| pair.key.to_pkcs8_pem().to_string()).unwrap_or_default();
     let chain = pair.map(|pair| pair.chain.as_str()).unwrap_or_default();
+    secret_of(namespace, name, &[("tls.crt", chain), ("tls.key", &key), ("ca.crt", roots)])
+}
+
+/// A Secret with those values that are not empty.
+pub(crate) fn secret_of(namespace: &str, name: &str, values: &[(&str, &str)]) -> String {
     let mut text = format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\nstringData:\n"
     );
-    for (name, value) in [("tls.crt", chain), ("tls.key", key.as_str()), ("ca.crt", roots)] {
+    for (name, value) in values {
         if !value.is_empty() {
             text += &format!("  {name}: |\n    {}\n", value.trim_end().replace('\n', "\n    "));
         }

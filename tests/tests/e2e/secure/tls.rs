@@ -5,11 +5,12 @@ use std::path::Path;
 use anyhow::ensure;
 use istio_tests::app::{ECHO_PORT, PORT};
 use istio_tests::mesh::Mesh;
+use pki::certificate::Certificate;
 
-use super::certificates::{Ca, Pair, secret};
+use super::certificates::{Ca, Pair, secret, secret_of};
 use super::servers::{Clients, Server, client, exchange};
 use super::table::{apply, run, run_with};
-use super::{A, NAME, SERVER};
+use super::{A, EDGE, MOUNTED, NAME, SERVER};
 
 /// The servers without a proxy, their ports, and the identities that they show.
 const IDENTITIES: [(u16, &str); 4] = [
@@ -130,6 +131,82 @@ pub(crate) fn from_gateway(mesh: &mut Mesh) -> anyhow::Result<()> {
     mesh.write("secrets.yaml", &outside.secrets("edge")?)?;
     run(mesh, include_str!("../../../data/cases/secure/gateway-tls.yaml"))?;
     mesh.write("secrets.yaml", "")
+}
+
+/// Servers outside of which one shows a certificate that its authority has revoked.
+pub(crate) fn revoked(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let outside = Outside::new()?;
+    let _servers = outside.servers(mesh)?;
+    let (roots, pair) = (&outside.ca.roots, outside.ca.issue("named.example")?);
+    let _revoked = Server::start(&mesh.pod("bare")?.network, 9603, &pair, roots, Clients::All)?;
+    let bad_client = outside.ca.issue("client.example")?;
+    let list = outside.ca.revoked(&[&pair, &bad_client])?;
+    let folder = format!("/var/lib/{NAME}/listed");
+    outside.pair.write(Path::new(&folder), roots)?;
+    let file = Path::new(&folder).join("revoked.pem");
+    std::fs::write(&file, &list)?;
+    let none = Path::new(&folder).join("none.pem");
+    std::fs::write(&none, outside.ca.revoked(&[])?)?;
+    let key = outside.pair.key.to_pkcs8_pem();
+    let pair = [("tls.crt", outside.pair.chain.as_str()), ("tls.key", &key), ("ca.crt", roots)];
+    let secrets = [
+        secret_of("edge", "roots", &[("ca.crt", roots)]),
+        secret_of("edge", "listed", &[("ca.crt", roots), ("ca.crl", &list)]),
+        secret_of("edge", "generic-cacert", &[("cacert", roots), ("crl", &list)]),
+        secret_of("edge", "pair", &[&pair[..], &[("ca.crl", &list)]].concat()),
+    ];
+    mesh.write("secrets.yaml", &secrets.concat())?;
+    let table = include_str!("../../../data/cases/secure/revoked.yaml");
+    run_with(mesh, table, &[("$OUTSIDE", &folder)])?;
+    clients(mesh, &outside, &bad_client)?;
+    mesh.write("secrets.yaml", "")
+}
+
+/// A gateway that wants certificates of its clients, and knows which are revoked.
+const MUTUAL: &str = "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: mutual, namespace: default}, \
+    spec: {selector: {istio: edge}, servers: [{port: {number: 8443, name: https, protocol: HTTPS}, hosts: [server.default.svc.cluster.local], \
+    tls: {mode: MUTUAL, credentialName: pair}}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: mutual, namespace: default}, \
+    spec: {hosts: [server.default.svc.cluster.local], gateways: [mutual], http: [{directResponse: {status: 200}}]}}";
+
+fn clients(mesh: &Mesh, outside: &Outside, bad: &Pair) -> anyhow::Result<()> {
+    apply(mesh, MUTUAL)?;
+    let network = &mesh.pod("bare")?.network;
+    for (pair, is_let_in) in [(&outside.pair, true), (bad, false)] {
+        let config = client(pair)?;
+        let request = "GET /x HTTP/1.1\r\nhost: server.default.svc.cluster.local\r\n\r\n";
+        Mesh::wait(&format!("a client that is to be let in: {is_let_in}"), || {
+            let answer = exchange(network, (EDGE, 8443), &config, request.as_bytes())?;
+            ensure!(answer.starts_with("HTTP/1.1 200") == is_let_in, "{answer:?}");
+            Ok(())
+        })?;
+    }
+    apply(mesh, "")
+}
+
+/// A proxy whose certificate comes from files, which is of the second root; it
+/// trusts clients of the first one only.
+pub(crate) fn mounted(mesh: &mut Mesh) -> anyhow::Result<()> {
+    run(mesh, include_str!("../../../data/cases/secure/mounted.yaml"))?;
+    let pod = mesh.pod("mounted")?;
+    let file = std::fs::read_to_string(mesh.dir.join("mounted/tls.crt"))?;
+    let serial = Certificate::all_from_pem(&file)?.remove(0).serial;
+    let shown = pod.admin("/certs")?.to_ascii_lowercase();
+    ensure!(shown.contains(&serial), "no certificate {serial}: {shown}");
+    apply(mesh, STRICT)?;
+    let network = &mesh.pod("bare")?.network;
+    let id = "spiffe://cluster.local/ns/default/sa/somebody";
+    for (folder, is_let_in) in [("etc/cacerts", true), ("second", false)] {
+        let config = client(&Ca::open(mesh, folder)?.issue(id)?)?;
+        let request = "GET /x HTTP/1.1\r\nhost: mounted.default:9080\r\n\r\n";
+        Mesh::wait(&format!("a client of {folder}"), || {
+            let answer = exchange(network, (MOUNTED, PORT), &config, request.as_bytes())?;
+            ensure!(answer.starts_with("HTTP/1.1 200") == is_let_in, "{answer:?}");
+            Ok(())
+        })?;
+    }
+    apply(mesh, "")
 }
 
 /// A rule that shows the certificate of files.

@@ -20,6 +20,7 @@ use super::draft::Draft;
 use super::policy::Policy;
 use super::{of_type, utilization};
 use crate::generate::endpoint::Setting;
+use crate::generate::message::time;
 use crate::protocol::Protocol;
 use crate::scope::Scope;
 use crate::snapshot::Service;
@@ -134,7 +135,7 @@ fn slow_start(settings: Option<&LoadBalancerSettings>) -> Option<SlowStartConfig
     let settings = settings?;
     if let Some(WarmupConfiguration { duration, minimum_percent, aggression }) = &settings.warmup {
         return Some(SlowStartConfig {
-            slow_start_window: duration.map(Into::into),
+            slow_start_window: time(*duration),
             aggression: Some(RuntimeDouble {
                 default_value: aggression.as_ref().map_or(1.0, |value| value.value),
                 runtime_key: NO_KEY.into(),
@@ -144,8 +145,8 @@ fn slow_start(settings: Option<&LoadBalancerSettings>) -> Option<SlowStartConfig
             }),
         });
     }
-    let duration = settings.warmup_duration_secs?;
-    Some(SlowStartConfig { slow_start_window: Some(duration.into()), ..SlowStartConfig::default() })
+    let window = time(settings.warmup_duration_secs)?;
+    Some(SlowStartConfig { slow_start_window: Some(window), ..SlowStartConfig::default() })
 }
 
 /// Weights of localities count only where somebody sets them: they would

@@ -15,7 +15,7 @@ use super::draft::Draft;
 use super::policy::{self, Policy};
 use super::secure::{self, Security, identities};
 use super::{balancer, base, dns, header_case, of_type, outlier, pool, stat};
-use crate::finding::{Topic, origin};
+use crate::finding::Topic;
 use crate::generate::endpoint;
 use crate::generate::message::{ads, api_path, metadata, service_list, structure, text};
 use crate::protocol::Protocol;
@@ -35,7 +35,7 @@ pub(super) fn clusters(scope: Scope<'_>) -> Vec<Cluster> {
                 clusters.push(cluster);
                 continue;
             }
-            scope.note(Topic::DuplicateCluster, cluster.name.clone(), Some(origin(service)), || {
+            scope.note(Topic::DuplicateCluster, cluster.name.clone(), Some(service.origin()), || {
                 format!(
                     "cluster {} stands for an older service of that name: this one gets none",
                     cluster.name
@@ -172,7 +172,7 @@ impl<'a> Maker<'a> {
                     };
                     let assignment = endpoint::listed(scope, &name, &wanted);
                     if assignment.endpoints.is_empty() {
-                        scope.note(Topic::NothingToResolve, name.clone(), Some(origin(service)), || {
+                        scope.note(Topic::NothingToResolve, name.clone(), Some(service.origin()), || {
                             format!(
                                 "cluster {name} has no names to resolve and is left out: no endpoint fits"
                             )

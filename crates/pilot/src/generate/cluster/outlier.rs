@@ -12,14 +12,15 @@ use proto::envoy::r#type::v3::Percent;
 use proto::istio::networking::v1alpha3::OutlierDetection;
 
 use super::draft::Draft;
+use crate::generate::message::time_over_zero;
 
 /// Applies it. `sends_unhealthy`: servers that are not ready are among the
 /// endpoints for a reason, so they must never get requests in a panic.
 pub(super) fn apply(draft: &mut Draft, outlier: &OutlierDetection, sends_unhealthy: bool) {
     let percent = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0);
     let mut made = ApiOutlier {
-        interval: outlier.interval.map(Into::into),
-        base_ejection_time: outlier.base_ejection_time.map(Into::into),
+        interval: time_over_zero(outlier.interval),
+        base_ejection_time: time_over_zero(outlier.base_ejection_time),
         max_ejection_percent: percent(outlier.max_ejection_percent),
         // Rates of success are never looked at, as in Istio.
         enforcing_success_rate: Some(0),

@@ -12,6 +12,7 @@ use proto::istio::networking::v1alpha3::connection_pool_settings::tcp_settings;
 use proto::istio::networking::v1alpha3::{ConnectionPoolSettings, traffic_policy};
 
 use super::draft::Draft;
+use crate::generate::message::{time, time_over_zero};
 use crate::protocol::Protocol;
 
 /// Envoy's defaults are low enough to break a mesh; no limit unless a
@@ -70,9 +71,7 @@ pub(super) fn apply(
     }
     if let Some(tcp) = tcp {
         thresholds.max_connections = limit(tcp.max_connections).or(thresholds.max_connections);
-        if let Some(timeout) = tcp.connect_timeout {
-            draft.cluster.connect_timeout = Some(timeout.into());
-        }
+        draft.cluster.connect_timeout = time_over_zero(tcp.connect_timeout).or(draft.cluster.connect_timeout);
     }
     draft.cluster.circuit_breakers =
         Some(CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() });
@@ -94,9 +93,9 @@ pub(super) fn apply(
         || pings.is_some();
     if is_set {
         let common = draft.options().common_http_protocol_options.get_or_insert_default();
-        common.idle_timeout = idle_timeout.map(Into::into).or(common.idle_timeout);
+        common.idle_timeout = time(idle_timeout).or(common.idle_timeout);
         common.max_requests_per_connection = requests.or(common.max_requests_per_connection);
-        common.max_connection_duration = duration.map(Into::into).or(common.max_connection_duration);
+        common.max_connection_duration = time(duration).or(common.max_connection_duration);
         if let Some(http2) = draft.http2() {
             http2.max_concurrent_streams = streams.or(http2.max_concurrent_streams);
             if let Some(pings) = pings {
@@ -120,7 +119,7 @@ fn retry_budget(budget: &traffic_policy::RetryBudget) -> RetryBudget {
         budget_percent: Some(Percent {
             value: budget.percent.as_ref().map_or(DEFAULTS.0, |percent| percent.value),
         }),
-        budget_interval: budget.budget_interval.map(Into::into),
+        budget_interval: time(budget.budget_interval),
         min_retry_concurrency: Some(match budget.min_retry_concurrency {
             0 => DEFAULTS.1,
             number => number,

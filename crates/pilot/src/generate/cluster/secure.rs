@@ -176,8 +176,10 @@ impl<'a> Security<'a> {
             let is_public = name.starts_with("configmap://");
             let selects = self.rule.is_some_and(|rule| rule.selector.is_some());
             // Secrets are for gateways, and for those workloads that a rule is
-            // made for; all others take the rule as if it had no TLS.
-            if !is_public && self.scope.proxy.kind == ProxyKind::Sidecar && !selects {
+            // made for; all others take the rule as if it had no TLS. What the
+            // mesh says of servers that it does not know is meant for everybody.
+            let is_of_rule = self.service.is_some();
+            if is_of_rule && !is_public && self.scope.proxy.kind == ProxyKind::Sidecar && !selects {
                 return;
             }
         }

@@ -10,6 +10,8 @@ use proto::envoy::extensions::load_balancing_policies::common::v3::SlowStartConf
 use proto::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use proto::istio::networking::v1alpha3::load_balancer_settings::BackendUtilizationLb;
 
+use crate::generate::message::time;
+
 /// Name of the policy.
 const UTILIZATION: &str = "envoy.load_balancing_policies.client_side_weighted_round_robin";
 /// Name of the policy that picks a locality by its weight first.
@@ -19,9 +21,9 @@ const BY_LOCALITY: &str = "envoy.load_balancing_policies.wrr_locality";
 pub(super) fn set(cluster: &mut Cluster, wanted: &BackendUtilizationLb, slow: Option<SlowStartConfig>) {
     let penalty = wanted.error_utilization_penalty_percent;
     let config = ClientSideWeightedRoundRobin {
-        blackout_period: wanted.weight_stabilization_period.map(Into::into),
-        weight_expiration_period: wanted.weight_expiration_period.map(Into::into),
-        weight_update_period: wanted.weight_update_period.map(Into::into),
+        blackout_period: time(wanted.weight_stabilization_period),
+        weight_expiration_period: time(wanted.weight_expiration_period),
+        weight_update_period: time(wanted.weight_update_period),
         // Not set is Envoy's own.
         error_utilization_penalty: (penalty > 0).then(|| (f64::from(penalty) / 100.0) as f32),
         metric_names_for_computing_utilization: wanted.metric_names_for_computing_utilization.clone(),

@@ -14,7 +14,7 @@ use super::chain::{
 use super::draft::Draft;
 use super::entry::{self, Entries, Entry, Kind};
 use super::{base, bind, port_of};
-use crate::finding::{Topic, origin};
+use crate::finding::Topic;
 use crate::generate::filter::{Direction, Place, access_log};
 use crate::generate::{http, route};
 use crate::protocol::Protocol;
@@ -252,7 +252,7 @@ fn add(
 /// Tells that a service does not get all the connections that it wants.
 fn conflict(way: &Way<'_>, service: &Service, port: &Port, bind: &str) {
     let (host, number, protocol) = (&service.host, port.number, port.protocol);
-    way.scope.note(Topic::OutboundListener, format!("{bind}_{number}"), Some(origin(service)), || {
+    way.scope.note(Topic::OutboundListener, format!("{bind}_{number}"), Some(service.origin()), || {
         format!(
             "listener {bind}_{number} is taken by an older service in part or whole: connections to port {number} \
              ({protocol:?}) of {host} go there; give {host} an address or a port of its own"

@@ -12,7 +12,7 @@ use super::default::Defaults;
 use super::domains::{self, Domain};
 use super::encoded::{Host, encoded};
 use super::rule::{self, Context};
-use crate::finding::{Topic, origin};
+use crate::finding::Topic;
 use crate::generate::filter::session;
 use crate::generate::http;
 use crate::protocol::Protocol;
@@ -278,7 +278,7 @@ impl<'a> Writer<'a> {
     /// Tells that a host does not get all the names that it wants.
     fn conflict(&self, name: &str, item: &Item<'_>) {
         let (what, object) = match &item.name {
-            Name::Service(service) => ("a service", Some(origin(service))),
+            Name::Service(service) => ("a service", Some(service.origin())),
             Name::Other(_) => ("a VirtualService", None),
         };
         self.scope.note(Topic::DuplicateDomain, name.to_owned(), object, || {

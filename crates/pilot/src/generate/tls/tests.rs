@@ -12,11 +12,12 @@ use super::server;
 use crate::proxy::Proxy;
 use crate::scope::{Scope, View};
 use crate::snapshot::Snapshot;
+use crate::{Features, Settings};
 
 /// Beginnings of the names that clients may have.
-fn known(mesh: &str) -> Vec<String> {
+fn known(mesh: &str, features: Features) -> Vec<String> {
     let mesh = MeshConfig::from_yaml(mesh).unwrap();
-    let settings = crate::Settings::new(Arc::new(mesh), "Kubernetes");
+    let settings = Settings { features, ..Settings::new(Arc::new(mesh), "Kubernetes") };
     let snapshot = Snapshot::build(&crate::testing::store(""), &settings);
     let id = "sidecar~10.1.1.1~p.x~x.svc.cluster.local".into();
     let proxy = Proxy::from_node(&Node { id, ..Node::default() }).unwrap();
@@ -40,8 +41,15 @@ fn known(mesh: &str) -> Vec<String> {
 
 #[test]
 fn clients_are_of_the_mesh_its_aliases_and_those_whose_roots_are_given() {
-    assert_eq!(known(""), ["spiffe://cluster.local/"]);
+    let usual = Features::default();
+    assert_eq!(known("", usual.clone()), ["spiffe://cluster.local/"]);
     let mesh = "{trustDomain: one, trustDomainAliases: [two, one], \
                 caCertificates: [{pem: x, trustDomains: [three, two]}, {pem: 'y', trustDomains: ['']}, {pem: z}]}";
-    assert_eq!(known(mesh), ["spiffe://one/", "spiffe://two/", "spiffe://three/"]);
+    assert_eq!(known(mesh, usual), ["spiffe://one/", "spiffe://two/", "spiffe://three/"]);
+}
+
+#[test]
+fn clients_of_any_trust_domain_are_let_in_when_istiod_is_told_so() {
+    let features = Features { skip_trust_domain: true, ..Features::default() };
+    assert!(known("{trustDomain: one, trustDomainAliases: [two]}", features).is_empty());
 }

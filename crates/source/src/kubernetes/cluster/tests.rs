@@ -6,7 +6,7 @@ use super::super::selectors::Selector;
 use super::*;
 
 fn seen(kind: Kind, value: Value) -> Seen {
-    decode(kind, value, &Options { revision: String::new(), cluster: "c".into() })
+    decode(kind, value, &Options { revision: String::new(), cluster: "c".into(), namespace: None })
 }
 
 fn namespace(name: &str, labels: &Value) -> Seen {

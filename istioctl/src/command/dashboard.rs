@@ -1,0 +1,136 @@
+//! `dashboard`: a local port that leads to a page inside of the mesh.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use runtime::tasks::Tasks;
+use tokio::net::TcpListener;
+
+use crate::args::Global;
+use crate::args::dashboard::{Dashboard as Args, What};
+use crate::failure::Result;
+use crate::proxies::{Mesh, Proxy};
+
+/// Opens a port, prints its address, and serves until it is interrupted.
+///
+/// # Errors
+/// When there is no such pod, or the port is taken.
+pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
+    let mut global = global.clone();
+    // What belongs to the mesh lies beside its control plane.
+    if args.pod.is_none() && global.namespace.is_none() {
+        global.namespace = Some(global.istio_namespace.clone());
+    }
+    let mesh = Arc::new(Mesh::open(&global).await?);
+    let (port, path) = args.what.place();
+    let port = args.ui_port.unwrap_or(port);
+    let pod = pod(args, &mesh).await?;
+    // Whether it can be reached at all is told at once, not by the browser.
+    drop(mesh.connect(&pod, port).await?);
+    let listener = TcpListener::bind((args.address.as_str(), args.port)).await;
+    let listener = listener.with_context(|| format!("--address {} --port {}", args.address, args.port))?;
+    let url = url(listener.local_addr()?, path);
+    writeln!(out, "{url}")?;
+    out.flush()?;
+    if args.browser {
+        open(&url);
+    }
+    serve(listener, mesh, pod, port).await;
+    Ok(())
+}
+
+async fn pod(args: &Args, mesh: &Mesh) -> anyhow::Result<Proxy> {
+    match (&args.pod, args.what.labels()) {
+        (Some(name), _) => mesh.proxy(name).await,
+        (None, Some("")) => {
+            let found = mesh.istiods("").await?;
+            found.into_iter().next().context("no running Istio pods; name their namespace with -i")
+        }
+        (None, Some(labels)) => {
+            let found = mesh.selected(labels).await;
+            let found = found.with_context(|| format!("is it installed? it has the labels {labels}"))?;
+            found.into_iter().next().context("no pods")
+        }
+        (None, None) => bail!("name the pod: istioctl dashboard envoy POD[.NAMESPACE]"),
+    }
+}
+
+fn url(address: SocketAddr, path: &str) -> String {
+    let host = if address.ip().is_loopback() { "localhost".to_owned() } else { address.ip().to_string() };
+    format!("http://{host}:{}{path}", address.port())
+}
+
+/// The browser of this desktop, if there is one.
+fn open(url: &str) {
+    let opened = Command::new("xdg-open")
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    if opened.is_err() {
+        eprintln!("Warning: no browser could be opened; open the address above");
+    }
+}
+
+async fn serve(listener: TcpListener, mesh: Arc<Mesh>, pod: Proxy, port: u16) {
+    let tasks = Tasks::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = tokio::signal::ctrl_c() => return,
+        };
+        let Ok((mut near, _)) = accepted else { continue };
+        let (mesh, pod) = (mesh.clone(), pod.clone());
+        tasks.spawn("page", async move {
+            match mesh.connect(&pod, port).await {
+                // A browser that goes away is no failure.
+                Ok(mut far) => drop(tokio::io::copy_bidirectional(&mut near, &mut far).await),
+                Err(error) => eprintln!("Warning: {error:#}"),
+            }
+        });
+    }
+}
+
+impl What {
+    /// Port and path of its page.
+    const fn place(self) -> (u16, &'static str) {
+        match self {
+            Self::Envoy => (15000, "/"),
+            Self::Proxy => (15020, "/stats/prometheus"),
+            Self::Istiod => (15014, "/debug"),
+            Self::Prometheus => (9090, "/"),
+            Self::Grafana => (3000, "/"),
+            Self::Kiali => (20001, "/kiali"),
+            Self::Jaeger => (16686, "/"),
+            Self::Zipkin => (9411, "/"),
+        }
+    }
+
+    /// Labels of its pods: none, when the pod is named; empty, for the control plane.
+    const fn labels(self) -> Option<&'static str> {
+        match self {
+            Self::Envoy | Self::Proxy => None,
+            Self::Istiod => Some(""),
+            Self::Prometheus => Some("app.kubernetes.io/name=prometheus"),
+            Self::Grafana => Some("app.kubernetes.io/name=grafana"),
+            Self::Kiali => Some("app=kiali"),
+            Self::Jaeger => Some("app=jaeger"),
+            Self::Zipkin => Some("app=zipkin"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_one_that_a_browser_opens() {
+        assert_eq!(url("127.0.0.1:80".parse().unwrap(), "/"), "http://localhost:80/");
+        assert_eq!(url("10.0.0.1:81".parse().unwrap(), "/kiali"), "http://10.0.0.1:81/kiali");
+    }
+}

@@ -1,0 +1,87 @@
+//! Pages of HTTP: Envoy's admin port, istiod's monitoring port.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::TokioIo;
+
+use super::{Connection, Mesh, Proxy};
+
+/// Longest wait for a connection.
+pub const CONNECT: Duration = Duration::from_secs(3);
+/// Longest wait for an answer: dumps may be large.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// The admin pages of a proxy.
+#[derive(Debug)]
+pub struct Admin<'a> {
+    pub(super) mesh: &'a Mesh,
+    pub(super) proxy: Proxy,
+    pub(super) port: u16,
+}
+
+impl Admin<'_> {
+    /// The text of a page.
+    ///
+    /// # Errors
+    /// When Envoy does not answer.
+    pub async fn get(&self, path: &str) -> anyhow::Result<String> {
+        self.ask(Method::GET, path).await
+    }
+
+    /// Changes something; the text is what is told of it.
+    ///
+    /// # Errors
+    /// When Envoy does not answer, or refuses.
+    pub async fn post(&self, path: &str) -> anyhow::Result<String> {
+        self.ask(Method::POST, path).await
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> anyhow::Result<String> {
+        let Self { mesh, proxy, port } = self;
+        let answer = async {
+            let connection = mesh.connect(proxy, *port).await?;
+            exchange(connection, method, path).await
+        };
+        answer.await.with_context(|| {
+            format!("failed to execute command on {proxy} sidecar: is its Envoy running, with the admin port {port}?")
+        })
+    }
+}
+
+/// Asks for a page over a connection.
+///
+/// # Errors
+/// When there is no answer, or one that is no success.
+pub async fn exchange(connection: Connection, method: Method, path: &str) -> anyhow::Result<String> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("/{path}"))
+        .header(http::header::HOST, "localhost")
+        .body(Empty::<Bytes>::new())?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        let text = String::from_utf8(body.into()).context("the answer is no text")?;
+        if !status.is_success() {
+            bail!("/{path}: {status}: {}", text.trim());
+        }
+        Ok(text)
+    };
+    let both = async {
+        tokio::pin!(exchange);
+        tokio::select! {
+            answer = &mut exchange => answer,
+            // The connection drives the exchange, and may end before the answer is read.
+            ended = connection => { ended?; exchange.await }
+        }
+    };
+    tokio::time::timeout(ANSWER, both)
+        .await
+        .with_context(|| format!("no answer in {} s", ANSWER.as_secs()))?
+}

@@ -1,0 +1,5 @@
+//! Forms in which answers are printed.
+
+pub mod json;
+pub mod table;
+pub mod yaml;
