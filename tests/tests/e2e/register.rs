@@ -196,13 +196,18 @@ spec: {{address: 10.77.0.99, labels: {{app: web}}}}
         Ok(page)
     })?;
     ensure!(problem.contains("entry.yaml"), "{problem}");
-    let now = entry(mesh)?.context("no entry")?;
-    ensure!(now["spec"]["address"] == "10.77.0.99", "{now}");
+    Mesh::wait("the entry of the directory", || {
+        let now = entry(mesh)?.context("no entry")?;
+        ensure!(now["spec"]["address"] == "10.77.0.99", "{now}");
+        Ok(())
+    })?;
     fs::remove_file(mesh.objects.join("entry.yaml"))?;
     wait_status(mesh, "an answer of the machine", 200)?;
-    let page = mesh.istiod.page("/debug/sourcez")?.to_string();
-    ensure!(!page.contains("registers itself under this name"), "{page}");
-    Ok(())
+    Mesh::wait("no problem any more", || {
+        let page = mesh.istiod.page("/debug/sourcez")?.to_string();
+        ensure!(!page.contains("registers itself under this name"), "{page}");
+        Ok(())
+    })
 }
 
 fn ended(mesh: &mut Mesh) -> anyhow::Result<()> {
