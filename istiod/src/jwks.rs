@@ -30,6 +30,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 /// Keys that could not be fetched again for so long are not trusted any more.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Sets that no rule names and that are kept all the same.
+const MOST_KEPT: usize = 64;
 
 /// How keys are fetched.
 #[derive(Clone, Debug)]
@@ -129,15 +131,13 @@ impl Keys {
         self.sets.clone()
     }
 
-    /// Follows the URIs that the objects name, and no others. Sets that nobody
-    /// wants any more are forgotten, which changes nothing for any proxy.
-    pub fn follow(&mut self, store: &Store) {
+    /// Follows the URIs that the objects name, and no others; `true` when sets were
+    /// forgotten. A rule that is replaced is soon there again: until then its keys
+    /// stay, as long as they would be trusted, and of many the youngest.
+    pub fn follow(&mut self, store: &Store) -> bool {
         let wanted = pilot::snapshot::jwt::key_uris(store, self.shared.settings.fetch);
+        let has_forgotten = self.forget(&wanted);
         self.fetchers.retain(|uri, fetcher| wanted.get(uri) == Some(&fetcher.timeout));
-        if self.sets.keys().any(|uri| !wanted.contains_key(uri)) {
-            Arc::make_mut(&mut self.sets).retain(|uri, _| wanted.contains_key(uri));
-        }
-        self.fetched.retain(|uri, _| wanted.contains_key(uri));
         for (uri, timeout) in wanted {
             if self.fetchers.contains_key(&uri) {
                 continue;
@@ -153,6 +153,23 @@ impl Keys {
             let task = self.shared.tasks.spawn("keys of an issuer", fetch(self.shared.clone(), wish));
             self.fetchers.insert(uri, Fetcher { timeout, serial, has_tried: false, task });
         }
+        has_forgotten
+    }
+
+    /// Forgets sets without a fetcher that judges them; whether there were any.
+    fn forget(&mut self, wanted: &BTreeMap<String, Duration>) -> bool {
+        let is_idle = |uri: &String| !wanted.contains_key(uri) || !self.fetchers.contains_key(uri);
+        let idle = self.fetched.iter().filter(|(uri, _)| is_idle(uri));
+        let mut idle: Vec<(Instant, String)> = idle.map(|(uri, at)| (*at, uri.clone())).collect();
+        idle.sort_unstable_by(|one, other| other.cmp(one));
+        let mut has_forgotten = false;
+        for (place, (at, uri)) in idle.into_iter().enumerate() {
+            if at.elapsed() > MAX_AGE || (place >= MOST_KEPT && !wanted.contains_key(&uri)) {
+                self.fetched.remove(&uri);
+                has_forgotten |= Arc::make_mut(&mut self.sets).remove(&uri).is_some();
+            }
+        }
+        has_forgotten
     }
 
     /// Waits until a set has changed.

@@ -115,7 +115,9 @@ pub async fn run(
                 let is_endpoints = is_endpoints(&update);
                 let may_name = may_name_gateways(&update);
                 let changed = builder.take(update);
-                outside.keys.follow(builder.store());
+                if outside.keys.follow(builder.store()) {
+                    builder.set_keys(outside.keys.sets());
+                }
                 if may_name || builder.serial() == 0 {
                     outside.names.follow(&builder.gateway_names());
                 }

@@ -78,9 +78,43 @@ async fn keys_are_fetched_from_their_uri_or_found_by_discovery() {
         (format!("{base}/moved"), KEYS.to_owned()),
     ];
     assert_eq!(*keys.sets(), BTreeMap::from(want));
-    keys.follow(&store(&[uri("/keys")]));
-    assert_eq!(keys.sets().len(), 1, "what nobody names any more is forgotten");
+    assert!(!keys.follow(&store(&[uri("/keys")])));
+    assert_eq!(keys.sets().len(), 3, "what is named again in a moment is kept");
     assert!(tasks.stop(LONG).await);
+}
+
+#[tokio::test]
+async fn a_rule_that_comes_back_has_its_keys_while_nobody_answers() {
+    let tasks = Tasks::new();
+    let (answers, base) = serve(&tasks).await;
+    answers.lock().unwrap().insert("/keys", (StatusCode::OK, KEYS.into()));
+    let mut keys = keys(&tasks, LONG, true);
+    let rule = [format!("{{issuer: i, jwksUri: '{base}/keys'}}")];
+    keys.follow(&store(&rule));
+    keys.settle(LONG).await;
+    keys.follow(&store(&[]));
+    answers.lock().unwrap().clear();
+    keys.follow(&store(&rule));
+    keys.settle(LONG).await;
+    assert_eq!(*keys.sets(), [(format!("{base}/keys"), KEYS.to_owned())].into());
+    assert!(tasks.stop(LONG).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_nobody_names_are_forgotten_by_number_and_age() {
+    let mut keys = keys(&Tasks::new(), LONG, true);
+    for number in 0..=MOST_KEPT {
+        let uri = format!("https://{number:03}.example/keys");
+        Arc::make_mut(&mut keys.sets).insert(uri.clone(), KEYS.into());
+        keys.fetched.insert(uri, Instant::now());
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(keys.follow(&store(&[])));
+    assert_eq!(keys.sets().len(), MOST_KEPT);
+    assert!(!keys.sets().contains_key("https://000.example/keys"), "the oldest");
+    assert!(!keys.follow(&store(&[])));
+    tokio::time::advance(MAX_AGE).await;
+    assert!(keys.follow(&store(&[])) && keys.sets().is_empty());
 }
 
 #[tokio::test]

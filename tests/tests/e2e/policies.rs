@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -264,7 +265,6 @@ fn serve<T>(
     answer: impl Fn(&str) -> (u16, String) + Sync,
     body: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    use std::sync::atomic::{AtomicBool, Ordering};
     let listener = netns::within(&mesh.client, || async { Ok(TcpListener::bind((CLIENT, OUTSIDE))?) })?;
     listener.set_nonblocking(true)?;
     let is_done = AtomicBool::new(false);
@@ -343,7 +343,20 @@ fn tokens(mesh: &mut Mesh) -> anyhow::Result<()> {
     let fetched = authentication(&format!("jwksUri: 'http://{CLIENT}:{OUTSIDE}/keys'"));
     mesh.write(FILE, &fetched)?;
     expect(mesh, "no keys", &[("alice", ask("/headers"), 200), ("alice", with(GOOD), 401)])?;
-    serve(mesh, |_| (200, KEYS.into()), || expect(mesh, "keys fetched", &checked))?;
+    // A connection that alice's proxy has kept is answered once more by the rules
+    // that it was opened under: what a request says is not yet that keys were fetched.
+    let is_asked = AtomicBool::new(false);
+    let answer = |head: &str| {
+        is_asked.fetch_or(head.starts_with("GET /keys "), Ordering::Relaxed);
+        (200, KEYS.to_owned())
+    };
+    serve(mesh, answer, || {
+        Mesh::wait("keys asked for", || {
+            ensure!(is_asked.load(Ordering::Relaxed), "nobody has asked");
+            Ok(())
+        })?;
+        expect(mesh, "keys fetched", &checked)
+    })?;
     // The issuer is away again: its last keys stay.
     expect(mesh, "keys stay", &checked)?;
     remove(mesh)
