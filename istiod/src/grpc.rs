@@ -28,6 +28,9 @@ use crate::world::World;
 
 /// Bytes that a peer may send before it must wait; large meshes have large messages.
 const WINDOW: u32 = 1024 * 1024;
+/// Bytes of a stream that may wait to be written: copies, for each of many clients
+/// that come at once.
+const UNSENT: usize = 64 * 1024;
 /// Streams of one connection at once.
 const STREAMS: u32 = 100_000;
 /// Time for what is under way when a connection ends.
@@ -93,6 +96,7 @@ impl Server {
             .initial_connection_window_size(WINDOW)
             .initial_stream_window_size(WINDOW)
             .max_concurrent_streams(STREAMS)
+            .max_send_buf_size(UNSENT)
             .keep_alive_interval(interval)
             .keep_alive_timeout(timeout);
         let served = builder.serve_connection(TokioIo::new(connection), service);

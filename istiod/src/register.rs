@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use config::validate::is_dns_subdomain;
 use config::{Key, Kind};
 use futures_util::StreamExt as _;
 use pilot::{Proxy, register};
@@ -49,6 +50,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const ROUND: u32 = 10;
 /// Entries that are written at the same time at the end.
 const AT_ONCE: usize = 8;
+/// Characters that are kept of why a workload is not well.
+const LONGEST_REASON: usize = 1024;
 /// Time for that.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -145,7 +148,8 @@ impl Registration {
     pub fn tell(&self, why: Option<&str>) {
         if self.inner.settings.takes_health {
             let at = OffsetDateTime::now_utc();
-            self.workload.told(Health { why: why.map(str::to_owned), at });
+            let why = why.map(|why| why.chars().take(LONGEST_REASON).collect());
+            self.workload.told(Health { why, at });
         }
     }
 }
@@ -281,7 +285,14 @@ impl Inner {
         if self.settings.registers
             && let Some(group) = register::group(proxy)
         {
-            return Ok(Some((register::name(group, proxy), Some(group.to_owned()))));
+            let name = register::name(group, proxy);
+            if !is_dns_subdomain(&name) {
+                return Err(Failure::Refused(format!(
+                    "{name:?} cannot be the name of a WorkloadEntry (lower case letters, digits, - and .): \
+                     AUTO_REGISTER_GROUP, the address and NETWORK make it"
+                )));
+            }
+            return Ok(Some((name, Some(group.to_owned()))));
         }
         let Some(name) = register::entry(proxy).filter(|_| self.settings.takes_health) else {
             return Ok(None);

@@ -3,6 +3,7 @@
 use names::SpiffeId;
 use rcgen::{CertificateParams, DistinguishedName, PublicKeyData as _, SanType, SubjectPublicKeyInfo};
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::oid_registry::OID_X509_ORGANIZATION_NAME;
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension};
 use x509_parser::public_key::PublicKey;
@@ -142,15 +143,22 @@ fn claims(request: &X509CertificationRequest<'_>) -> (Vec<String>, Vec<&'static 
     {
         others.push("a subject");
     }
-    for extension in request.requested_extensions().into_iter().flatten() {
-        let ParsedExtension::SubjectAlternativeName(names) = extension else {
-            others.push("an extension");
+    // Others read the extensions of all attributes, so each counts.
+    for attribute in request.certification_request_info.iter_attributes() {
+        let ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute() else {
+            others.push("an attribute");
             continue;
         };
-        for name in &names.general_names {
-            match name {
-                GeneralName::URI(uri) => uris.push((*uri).to_owned()),
-                _ => others.push("a name that is no URI"),
+        for extension in requested.extensions.iter().map(|one| one.parsed_extension()) {
+            let ParsedExtension::SubjectAlternativeName(names) = extension else {
+                others.push("an extension");
+                continue;
+            };
+            for name in &names.general_names {
+                match name {
+                    GeneralName::URI(uri) => uris.push((*uri).to_owned()),
+                    _ => others.push("a name that is no URI"),
+                }
             }
         }
     }

@@ -59,8 +59,10 @@ async fn pod(args: &Args, mesh: &Mesh) -> anyhow::Result<Proxy> {
 }
 
 fn url(address: SocketAddr, path: &str) -> String {
-    let host = if address.ip().is_loopback() { "localhost".to_owned() } else { address.ip().to_string() };
-    format!("http://{host}:{}{path}", address.port())
+    if address.ip().is_loopback() {
+        return format!("http://localhost:{}{path}", address.port());
+    }
+    format!("http://{address}{path}")
 }
 
 /// The browser of this desktop, if there is one.

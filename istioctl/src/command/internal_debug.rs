@@ -40,10 +40,10 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
     let answers = xds::ask(global, &args.xds, Question { type_url: PAGE, names: &names }).await?;
     let mut told: Vec<(String, String)> =
         answers.iter().map(|answer| (identifier(answer).id, text(answer))).collect();
-    if told.iter().any(|(_, text)| text.contains(NO_PROXY)) {
+    if told.iter().any(|(_, text)| text.starts_with(NO_PROXY)) {
         return Err(anyhow!("{page} is of one proxy: write for example {page}?proxyID=web-0.shop").into());
     }
-    if told.iter().any(|(_, text)| text.contains(UNKNOWN)) {
+    if told.iter().any(|(_, text)| text.starts_with(UNKNOWN)) {
         return Err(
             anyhow!("istiod has no page {page:?}; istioctl x internal-debug --list names them").into()
         );
@@ -59,7 +59,7 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
         return Ok(writeln!(out, "{}", serde_json::to_string_pretty(&by_id)?)?);
     }
     // Of several, the one that knows.
-    if let Some(at) = told.iter().position(|(_, text)| !text.contains(ELSEWHERE)) {
+    if let Some(at) = told.iter().position(|(_, text)| !text.starts_with(ELSEWHERE)) {
         told.swap(0, at);
     }
     let Some((_, text)) = told.first() else { return Ok(()) };

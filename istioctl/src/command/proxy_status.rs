@@ -37,14 +37,14 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
     if let Some(name) = &args.proxy {
         return compare(args, global, name, out).await;
     }
+    if !["table", "json", "yaml"].contains(&args.output.as_str()) {
+        return Err(anyhow::anyhow!("output format {:?} not supported", args.output).into());
+    }
     if let Some(address) = &args.debug_address {
         let page = http_page::fetch(address).await?;
         let text =
             if args.output == "json" { page } else { http_page::render(&page, global.namespace.as_deref())? };
         return Ok(out.write_all(text.as_bytes())?);
-    }
-    if !["table", "json", "yaml"].contains(&args.output.as_str()) {
-        return Err(anyhow::anyhow!("output format {:?} not supported", args.output).into());
     }
     let answers = xds::ask(global, &args.xds, Question { type_url: SYNCZ, names: &[] }).await?;
     let namespace = global.namespace.as_deref();

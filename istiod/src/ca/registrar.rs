@@ -225,6 +225,10 @@ pub async fn follow(authority: Authority, mut mesh: watch::Receiver<Mesh>, signe
             );
             continue;
         };
+        if let Err(why) = Certificate::all_from_pem(&roots) {
+            warn!(target: "ca", "caCertificates of signer {signer} in the mesh configuration: {why}: the last roots stay");
+            continue;
+        }
         let current = authority.current();
         if current.roots != roots {
             info!(target: "ca", "new roots of signer {signer}");

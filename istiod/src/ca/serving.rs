@@ -107,7 +107,9 @@ pub async fn start(
         let mut retry = None;
         loop {
             let due = made + end.duration_since(made).unwrap_or_default().mul_f64(RENEW_AFTER);
-            let wait = retry.unwrap_or_else(|| due.duration_since(SystemTime::now()).unwrap_or_default());
+            // What cannot be made longer is not made without a pause.
+            let left = || due.duration_since(SystemTime::now()).unwrap_or_default().max(RETRY);
+            let wait = retry.unwrap_or_else(left);
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(wait.min(LOOK)) => {
@@ -119,6 +121,9 @@ pub async fn start(
             let now = SystemTime::now();
             retry = match source.make(&authority, &wanted, now).await {
                 Ok((config, until)) => {
+                    if until <= now {
+                        error!(target: "ca", "istiod's certificate has ended: its clients refuse it until there is another");
+                    }
                     (made, end) = (now, until);
                     publish.send_replace(config);
                     None

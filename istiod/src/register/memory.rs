@@ -97,7 +97,11 @@ impl Memory {
             Origin::Registered => Some(all.own.get(key)?.entry.clone()),
             Origin::Written => {
                 let object = all.written.get(key)?;
-                Some(all.marked.get(key).cloned().unwrap_or_else(|| of_object(object)))
+                let now = of_object(object);
+                let Some(mut entry) = all.marked.get(key).cloned() else { return Some(now) };
+                // Of what was written of it, only the marks are ours.
+                entry["spec"] = now["spec"].clone();
+                Some(entry)
             }
         }
     }

@@ -187,7 +187,9 @@ impl Workload {
     pub(super) fn done(&self, step: &Step, awaited: Option<Instant>) {
         let mut state = self.state();
         match step {
-            Step::Connect(connected) if state.latest == connected.at => state.is_written = true,
+            Step::Connect(connected) if state.connections.values().all(|one| one.at <= connected.at) => {
+                state.is_written = true;
+            }
             Step::Tell(health) if state.health.as_ref() == Some(health) => state.health = None,
             Step::Leave(_, at) if state.phase == Phase::Gone(*at) => {
                 state.phase = awaited.map_or(Phase::Idle, Phase::Awaited);
@@ -269,6 +271,20 @@ mod tests {
         assert!(matches!(&tell, Step::Tell(health) if health.why.is_some()), "{tell:?}");
         workload.leave(1, at(20));
         assert!(matches!(workload.next(), Step::Leave(..)), "nobody asks how it was");
+    }
+
+    #[test]
+    fn a_connection_that_is_left_of_several_is_written_once() {
+        let workload = workload();
+        workload.enter(2, connected(20), true);
+        workload.enter(1, connected(10), true);
+        workload.leave(2, at(30));
+        workload.look(true, true);
+        workload.look(false, true);
+        let step = workload.next();
+        assert!(matches!(&step, Step::Connect(one) if one.at == at(10)), "{step:?}");
+        workload.done(&step, None);
+        assert!(matches!(workload.next(), Step::Wait));
     }
 
     #[test]

@@ -32,7 +32,11 @@ impl Inner {
                         }
                         info!(target: "wle", "{key}: its workload is connected");
                     }
-                    written
+                    // Deleted in this moment: it is made anew.
+                    written.map_err(|failure| match failure {
+                        Failure::Missing(_) if workload.group.is_some() => Failure::Changed,
+                        other => other,
+                    })
                 }
                 (None, Some(group)) => {
                     let made = self.made(group, &connected.proxy)?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use analysis::{Body, Kind, Resource};
 use anyhow::{Context as _, anyhow};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, NamedAuthInfo};
 use kube::{Client, Config};
 use mesh::{MeshConfig, MeshNetworks};
 use serde::Deserialize;
@@ -46,6 +46,12 @@ pub(super) async fn gather(args: &Analyze, global: &Global) -> Result<Option<Gat
 }
 
 async fn all(args: &Analyze, global: &Global) -> Result<Option<Gathered>> {
+    if global.mesh.is_some() {
+        return Err(anyhow!(
+            "a mesh of --mesh has no objects to be asked for: name its files, with --use-kube=false"
+        )
+        .into());
+    }
     let client = client(cluster::config(global).await?)?;
     if let Some(name) = global.namespace.as_deref().filter(|name| !name.is_empty() && !args.all_namespaces)
         && get(&client, &format!("/api/v1/namespaces/{name}")).await?.is_none()
@@ -174,11 +180,27 @@ async fn remote(
             let place = || format!("Secret {}: {name}", one.full_name());
             let Some(text) = secret.value(name) else { continue };
             let file = Kubeconfig::from_yaml(&String::from_utf8_lossy(&text)).with_context(place)?;
+            if file.auth_infos.iter().any(is_of_this_machine) {
+                return Err(anyhow!("it names programs or files of this machine, which a Secret may not; use --remote-contexts"))
+                    .with_context(place)
+                    .map_err(Into::into);
+            }
             let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
             clients.insert(name.clone(), client(config.with_context(place)?)?);
         }
     }
     Ok(clients)
+}
+
+/// Whether credentials would run a program here, or send a file of the user.
+fn is_of_this_machine(user: &NamedAuthInfo) -> bool {
+    user.auth_info.as_ref().is_some_and(|auth| {
+        auth.exec.is_some()
+            || auth.auth_provider.is_some()
+            || auth.token_file.is_some()
+            || auth.client_certificate.is_some()
+            || auth.client_key.is_some()
+    })
 }
 
 #[cfg(test)]
