@@ -54,6 +54,12 @@ fn config(secure: &Secure<'_>) -> anyhow::Result<ClientConfig> {
         }
         // The API server has said which pod it is.
         _ if secure.args.insecure || secure.is_tunneled => {
+            if !secure.args.insecure {
+                eprintln!(
+                    "Warning: the roots of the mesh cannot be read (ConfigMap istio-ca-root-cert): istiod's \
+                     certificate is not verified; the API server says which pod it is"
+                );
+            }
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         }
         _ => bail!(

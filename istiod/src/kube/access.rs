@@ -66,6 +66,12 @@ impl Entry {
         Self { is_allowed: false, checked: None, used: now, next: now + RETRY, wait: RETRY }
     }
 
+    /// Whether it was allowed, and that is long ago. Those who are refused are asked
+    /// about again and again anyway.
+    fn is_old(&self, now: Instant) -> bool {
+        self.is_allowed && self.checked.is_none_or(|at| now.duration_since(at) >= KEPT)
+    }
+
     /// The time to ask again is put off, longer each time.
     fn put_off(&mut self, now: Instant) {
         self.wait = (self.wait * 2).min(LONGEST);
@@ -104,8 +110,8 @@ impl Access {
     }
 
     /// Whether a service account may list the Secrets of its namespace, as the API
-    /// server said last; `None` when it has said nothing yet. Nobody waits for it:
-    /// what it says anew is told by [`Self::changes`].
+    /// server said within the last minute, or last if it cannot be asked; `None`
+    /// until that is known. Nobody waits for it: it is told by [`Self::changes`].
     #[must_use]
     pub fn may_list(&self, namespace: &str, name: &str) -> Option<bool> {
         let account = (namespace.to_owned(), name.to_owned());
@@ -115,10 +121,8 @@ impl Access {
             entry.used = now;
             *entry
         });
-        // Those who are refused are asked about again and again anyway.
-        let is_fresh =
-            |entry: Entry| entry.checked.is_some_and(|at| now.duration_since(at) < KEPT) || !entry.is_allowed;
-        if !entry.is_some_and(is_fresh) && known.asked.insert(account.clone()) {
+        let entry = entry.filter(|entry| !entry.is_old(now));
+        if entry.is_none() && known.asked.insert(account.clone()) {
             let own = self.clone();
             self.0.tasks.spawn("access to Secrets", async move {
                 if own.check(&account).await {
@@ -159,13 +163,17 @@ impl Access {
         let now = Instant::now();
         let mut known = self.known();
         known.asked.remove(account);
-        let before = known.accounts.get(account).map(|entry| entry.is_allowed);
+        let before = known.accounts.get(account).filter(|entry| !entry.is_old(now));
+        let before = before.map(|entry| entry.is_allowed);
         let entry = known.accounts.entry(account.clone()).or_insert_with(|| Entry::new(now));
         if let Some(is_allowed) = answer {
             if entry.is_allowed && !is_allowed {
                 (entry.next, entry.wait) = (now + RETRY, RETRY);
             }
             (entry.is_allowed, entry.checked) = (is_allowed, Some(now));
+        } else if entry.is_old(now) {
+            // What was said last holds until it can be asked again.
+            entry.checked = now.checked_sub(KEPT - RETRY);
         }
         before != Some(entry.is_allowed)
     }
@@ -247,6 +255,37 @@ mod tests {
         // Without an answer in time, nothing is given away.
         changes.changed().await.unwrap();
         assert_eq!(access.may_list("edge", "gateway"), Some(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_answer_counts_only_if_there_is_no_other() {
+        let hangs = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let is_hanging = hangs.clone();
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            let hangs = is_hanging.load(std::sync::atomic::Ordering::Relaxed);
+            async move {
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                let body = serde_json::json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+                    "metadata": {}, "spec": {}, "status": {"allowed": true}});
+                let body = kube::client::Body::from(body.to_string().into_bytes());
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            }
+        });
+        let client = Client::new(service, "default");
+        let tasks = Tasks::new();
+        let health = Health::new(&tasks, &client);
+        let access = Access::new(&tasks, &Connection { client: client.clone(), reviews: client, health });
+        let mut changes = access.changes();
+        assert_eq!(access.may_list("edge", "gateway"), None);
+        changes.changed().await.unwrap();
+        assert_eq!(access.may_list("edge", "gateway"), Some(true));
+        tokio::time::advance(KEPT).await;
+        hangs.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(access.may_list("edge", "gateway"), None, "it may be refused by now");
+        changes.changed().await.unwrap();
+        assert_eq!(access.may_list("edge", "gateway"), Some(true), "nobody says so");
     }
 
     #[test]

@@ -182,8 +182,7 @@ async fn remote(
             let file = Kubeconfig::from_yaml(&String::from_utf8_lossy(&text)).with_context(place)?;
             if file.auth_infos.iter().any(is_of_this_machine) {
                 return Err(anyhow!("it names programs or files of this machine, which a Secret may not; use --remote-contexts"))
-                    .with_context(place)
-                    .map_err(Into::into);
+                    .with_context(place);
             }
             let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
             clients.insert(name.clone(), client(config.with_context(place)?)?);
