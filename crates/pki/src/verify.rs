@@ -6,6 +6,7 @@ mod anybody;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
@@ -121,18 +122,22 @@ pub enum Proof {
     Nothing,
 }
 
+/// Accepts every certificate of a server.
+#[must_use]
+pub fn anybody(proof: Proof) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anybody { algorithms: provider().signature_verification_algorithms, proof })
+}
+
 /// A client that talks to anybody.
 ///
 /// # Errors
 /// When the provider has no version of TLS, which it has.
 pub fn unverified_client_config(proof: Proof, protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
-    let provider = provider();
-    let verifier = Anybody { algorithms: provider.signature_verification_algorithms, proof };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(tls)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(anybody(proof))
         .with_no_client_auth();
     config.alpn_protocols = alpn(protocols);
     Ok(config)
