@@ -158,7 +158,14 @@ impl Pod {
         let args = args.into_iter().chain(["-b", "*", "-d", "15090,15021,15020"]);
         let args = args.chain(captures_dns.then_some("--redirect-dns"));
         let output = self.init(&args.collect::<Vec<_>>()).output().context("istio-init")?;
-        succeeded("istio-init", &output)
+        succeeded("istio-init", &output)?;
+        // Where Envoy connected in vain, the kernel keeps the connection, without
+        // redirection, for two minutes; an application that is given the same port
+        // meanwhile would go past Envoy.
+        netns::inside(&self.network, || {
+            fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent", "1").ok();
+            Ok(())
+        })
     }
 
     /// A command of another program, as the pod's application or its proxy.

@@ -42,14 +42,18 @@ fn status(mesh: &mut Mesh) -> anyhow::Result<()> {
         let line = line.with_context(|| format!("no {name}: {table}"))?;
         ensure!(line.contains("CDS,LDS,EDS,RDS"), "{line}");
     }
-    let by_type = said(mesh, &["ps", "--by-type", "-n", "default"])?;
-    ensure!(
-        by_type.lines().next().is_some_and(|head| head.contains("CDS") && head.contains("ECDS")),
-        "{by_type}"
-    );
-    let states =
-        by_type.lines().find(|line| line.starts_with("productpage-v1.default")).context("productpage")?;
-    ensure!(states.matches("SYNCED").count() >= 4, "{states}");
+    // An answer of Envoy may be under way.
+    Mesh::wait("everything accepted", || {
+        let by_type = said(mesh, &["ps", "--by-type", "-n", "default"])?;
+        ensure!(
+            by_type.lines().next().is_some_and(|head| head.contains("CDS") && head.contains("ECDS")),
+            "{by_type}"
+        );
+        let states =
+            by_type.lines().find(|line| line.starts_with("productpage-v1.default")).context("productpage")?;
+        ensure!(states.matches("SYNCED").count() >= 4, "{states}");
+        Ok(())
+    })?;
     let json: serde_json::Value = serde_json::from_str(&said(mesh, &["ps", "-o", "json"])?)?;
     ensure!(
         json["resources"][0]["@type"] == "type.googleapis.com/envoy.service.status.v3.ClientConfig",
