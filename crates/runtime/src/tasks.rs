@@ -29,6 +29,9 @@ impl Tasks {
         F::Output: Send,
     {
         let stop = self.stop.clone();
+        // On the way to `run_until_cancelled` a future is moved twice, and the task
+        // has room for it in each of the three places.
+        let task = Box::pin(task);
         self.tracker.spawn(async move {
             let done = stop.run_until_cancelled(task).await;
             tracing::trace!(task = name, stopped = done.is_none(), "task ended");

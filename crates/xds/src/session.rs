@@ -269,7 +269,7 @@ impl Session {
             // the response that is on its way.
             return Ok(reaction);
         }
-        let names: watch::Names = request.subscribe.iter().map(|name| name.as_str().into()).collect();
+        let names: watch::Names = self.texts(type_url, &request.subscribe).collect();
         names.check()?;
         let known = self.watches.get(type_url).filter(|_| !request.nonce.is_empty());
         let is_new = known.is_none();
@@ -309,6 +309,7 @@ impl Session {
         let type_url = &request.type_url;
         let is_new = !self.watches.contains_key(type_url);
         let mut reaction = self.answered(request, now);
+        let subscribe: Vec<Arc<str>> = self.texts(type_url, &request.subscribe).collect();
         let watch = self.watches.entry(type_url.clone()).or_default();
         if is_new {
             watch.wildcard = type_url.is_wildcard() && request.subscribe.is_empty();
@@ -335,8 +336,8 @@ impl Session {
                 }
             }
         }
-        for name in &request.subscribe {
-            if name == ALL && type_url.is_wildcard() {
+        for name in subscribe {
+            if *name == *ALL && type_url.is_wildcard() {
                 // Asking again means the client has dropped all: send all again.
                 // On the first request the initial versions say what it has.
                 if !is_new {
@@ -345,7 +346,6 @@ impl Session {
                 watch.wildcard = true;
                 asks_for_all = true;
             } else {
-                let name: Arc<str> = name.as_str().into();
                 if !is_new {
                     watch.force.insert(name.clone());
                 }
@@ -364,6 +364,16 @@ impl Session {
             (!added.is_empty()).then_some(Wanted::Names(added))
         };
         Ok(reaction)
+    }
+
+    /// Names that a client has written. Endpoints are asked for by the names of
+    /// clusters, and all clients share the text of those.
+    fn texts<'a>(&'a self, of: &TypeUrl, names: &'a [String]) -> impl Iterator<Item = Arc<str>> + use<'a> {
+        let clusters = self.watches.get(&TypeUrl::Cluster).filter(|_| *of == TypeUrl::Endpoint);
+        names.iter().map(move |name| {
+            let known = clusters.and_then(|clusters| clusters.has.get_key_value(name.as_str()));
+            known.map_or_else(|| name.as_str().into(), |(text, _)| text.clone())
+        })
     }
 
     /// Books the answer to a response.

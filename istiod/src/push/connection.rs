@@ -21,7 +21,7 @@ use xds::{Answer, Request, Session, Variant, Verdict};
 use super::admit;
 use super::proxyless::Told;
 use super::secret::{self, Secrets};
-use super::status::{Entry, Findings, Row, Shared, Table};
+use super::status::{Entry, Findings, Reached, Row, Shared, Table};
 use super::trust::{self, Trust};
 use super::work;
 use crate::auth::Caller;
@@ -108,6 +108,8 @@ struct Connection {
     end: Arc<Notify>,
     /// What was found about the proxy's own workload, for pages.
     findings: Findings,
+    /// Serial of the configuration of which all was sent, for pages.
+    reached: Reached,
     /// Who calls, for debug pages.
     caller: Option<Caller>,
     /// The last request for a debug page, which an acknowledgement repeats.
@@ -142,10 +144,12 @@ pub async fn serve(
 
     let id = format!("{}-{}", proxy.id, hub.serial.fetch_add(1, Ordering::Relaxed) + 1);
     // Who has no right to an entry gets nothing else either.
-    let (proxy, registration) = hub.workloads.connect(proxy, caller.as_ref()).await?;
+    // Boxed: it is the larger half of what a stream would need all its life.
+    let (proxy, registration) = Box::pin(hub.workloads.connect(proxy, caller.as_ref())).await?;
     let session = Shared::new(Session::new(variant));
     let end = Arc::new(Notify::new());
     let findings = Findings::default();
+    let reached = Reached::default();
     let row = Row {
         proxy: proxy.clone(),
         connected_at: SystemTime::now(),
@@ -153,6 +157,7 @@ pub async fn serve(
         session: session.clone(),
         end: end.clone(),
         findings: findings.clone(),
+        reached: reached.clone(),
     };
     let entry = hub.table.enter(id.clone(), row);
     let counted = hub.metrics.connected(proxy.name(), &proxy.istio_version);
@@ -172,6 +177,7 @@ pub async fn serve(
         _entry: entry,
         end,
         findings,
+        reached,
         caller,
         asked_page: None,
         counted,
@@ -180,7 +186,7 @@ pub async fn serve(
         has_strange_type: false,
         deferred: Vec::new(),
     };
-    let end = connection.run(&first, requests, &mut hub.world).await;
+    let end = connection.run(first, requests, &mut hub.world).await;
     match &end {
         Ok(()) => info!(target: "ads", id = connection.id, "connection closed"),
         Err(status) => {
@@ -193,7 +199,7 @@ pub async fn serve(
 impl Connection {
     async fn run(
         &mut self,
-        first: &Incoming,
+        first: Incoming,
         mut requests: impl Stream<Item = Result<Incoming, Status>> + Unpin,
         changes: &mut watch::Receiver<Arc<World>>,
     ) -> Result<(), Status> {
@@ -215,7 +221,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 incoming = requests.next() => match incoming {
-                    Some(Ok(incoming)) => self.request(&incoming).await?,
+                    Some(Ok(incoming)) => self.request(incoming).await?,
                     Some(Err(status)) => return disconnect(status),
                     None => return Ok(()),
                 },
@@ -236,7 +242,7 @@ impl Connection {
                 Ok(()) = trust.changed() => self.push_type(&TypeUrl::ProxyConfig).await?,
                 () = changed(&mut allowed) => {
                     for incoming in std::mem::take(&mut self.deferred) {
-                        self.request(&incoming).await?;
+                        self.request(incoming).await?;
                     }
                     for type_url in [TypeUrl::Secret, TypeUrl::Extension] {
                         self.looked_at.remove(&type_url);
@@ -257,26 +263,32 @@ impl Connection {
         }
     }
 
-    async fn request(&mut self, incoming: &Incoming) -> Result<(), Status> {
-        let Incoming { request, error_code, .. } = incoming;
-        let type_url = &request.type_url;
-        if over_xds::is_page(type_url) {
-            return self.page(request).await;
+    async fn request(&mut self, incoming: Incoming) -> Result<(), Status> {
+        let Incoming { node, mut request, error_code } = incoming;
+        // Large, and read by now.
+        drop(node);
+        if over_xds::is_page(&request.type_url) {
+            return self.page(&request).await;
         }
+        let type_url = &request.type_url;
         if *type_url == TypeUrl::Health {
             register::tell(self.registration.as_ref(), &self.id, request.error.as_deref());
             return Ok(());
         }
         let is_behind = self.deferred.iter().any(|before| before.request.type_url == *type_url);
         if is_behind || !self.look_at_access(type_url) {
-            return self.defer(incoming);
+            return self.defer(request, error_code);
         }
-        let reaction = self.session.lock().request(request, SystemTime::now()).map_err(|error| {
+        let reaction = self.session.lock().request(&request, SystemTime::now()).map_err(|error| {
             Status::resource_exhausted(format!("{} of {}: {error}", type_url.short(), self.client.proxy().id))
         })?;
+        // The session has them now, and the proxy may be slow to take the answer.
+        request.subscribe = Vec::new();
+        request.initial_versions = BTreeMap::new();
+        let type_url = &request.type_url;
         debug!(target: "ads", id = self.id, r#type = type_url.short(), nonce = request.nonce, ?reaction, "request");
         if let Some(Verdict::Refused(error)) = &reaction.verdict {
-            self.hub.metrics.rejected(&mut self.counted, type_url, *error_code);
+            self.hub.metrics.rejected(&mut self.counted, type_url, error_code);
             warn!(
                 target: "ads", id = self.id, r#type = type_url.short(), nonce = request.nonce, error,
                 "the proxy refused the configuration and keeps what it had"
@@ -326,6 +338,9 @@ impl Connection {
 
     /// After something was sent: whether that was all of it, and what was found.
     fn look_around(&mut self) {
+        if self.held.is_none() {
+            self.reached.set(self.world.serial);
+        }
         if let Some(since) = self.behind_since.take_if(|_| self.held.is_none()) {
             self.hub.metrics.converged(since.elapsed());
         }
@@ -423,13 +438,12 @@ impl Connection {
     }
 
     /// Keeps a request until it is known what the caller may read.
-    fn defer(&mut self, incoming: &Incoming) -> Result<(), Status> {
+    fn defer(&mut self, request: Request, error_code: i32) -> Result<(), Status> {
         if self.deferred.len() >= DEFERRED {
             return Err(Status::resource_exhausted(format!(
                 "more than {DEFERRED} requests wait for the API server to say whether the caller may read Secrets"
             )));
         }
-        let (request, error_code) = (incoming.request.clone(), incoming.error_code);
         self.deferred.push(Incoming { node: None, request, error_code });
         Ok(())
     }

@@ -92,6 +92,20 @@ fn delta_answers_names_asked_again() {
 }
 
 #[test]
+fn endpoints_are_remembered_by_the_text_of_their_clusters() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut session = Session::new(variant);
+        let cluster = resource("a", "1");
+        synced(&mut session, &TypeUrl::Cluster, &[], vec![cluster.clone()]);
+        let wanted = session.wants(&ask(TypeUrl::Endpoint, "", &["a", "other"]));
+        let Wanted::Names(names) = wanted else { panic!("{wanted:?}") };
+        assert_eq!(names.len(), 2);
+        let shared = names.get("a").unwrap();
+        assert!(Arc::ptr_eq(shared, &cluster.name), "{variant:?}");
+    }
+}
+
+#[test]
 fn delta_says_that_a_name_does_not_exist() {
     let mut session = Session::new(Variant::Delta);
     let wanted = session.wants(&ask(TypeUrl::Route, "", &["x"]));
