@@ -171,6 +171,18 @@ impl Drop for Registration {
     }
 }
 
+/// A connection that is not let in yet; dropped when it is, or will not be.
+struct Coming<'a> {
+    inner: &'a Inner,
+    workload: &'a Arc<Workload>,
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.inner.forget(self.workload);
+    }
+}
+
 impl Registrar {
     /// Starts to register workloads.
     #[must_use]
@@ -228,6 +240,8 @@ impl Registrar {
             name: name.as_str().into(),
         };
         let workload = inner.workload(&key, group);
+        // The stream may end while this waits for its turn or for the API server.
+        let _coming = Coming { inner, workload: &workload };
         let turn = workload.turn.lock().await;
         let written = match inner.register(&workload, &connected).await {
             // Its configuration must not wait for the API server: whether it may
@@ -243,11 +257,10 @@ impl Registrar {
                 let id = inner.serial.fetch_add(1, Ordering::Relaxed);
                 inner.enter(&workload, id, connected, is_written);
                 drop(turn);
-                Ok((proxy, Some(Registration { inner: inner.clone(), workload, id })))
+                Ok((proxy, Some(Registration { inner: inner.clone(), workload: workload.clone(), id })))
             }
             Err(failure) => {
                 drop(turn);
-                inner.forget(&workload);
                 inner.failed(&workload, &failure);
                 Err(refuse(&failure))
             }
