@@ -38,6 +38,8 @@ pub struct Options {
 }
 
 const ENDPOINTS: usize = 10;
+/// Seconds of changes for one proxy alone.
+const ALONE: u64 = 5;
 /// Of so many proxies one looks at what it gets: reading it all would measure the readers.
 const LOOKS: usize = 20;
 /// Longest time from a change to its receipt that is told apart, microseconds.
@@ -78,6 +80,17 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<()> {
     let counters = Arc::new(Counters::default());
     let (stop, stopped) = watch::channel(false);
     let begin = Instant::now();
+    // One by itself, of which each of them is one more when they share nothing.
+    let mut alone = Proxy::connect(istiod.xds, options.proxies).await?;
+    alone.sync().await?;
+    let few = u64::from(options.rate) * ALONE;
+    let (following, cpu) = (stopped.clone(), istiod.cpu()?);
+    let ignored = counters.clone();
+    let alone = tasks.spawn("proxy", async move { follow(alone, false, begin, &ignored, following).await });
+    change(options, &istiod.objects, begin, few).await?;
+    let used_alone = (istiod.cpu()? - cpu).as_secs_f64() / few as f64;
+    alone.abort();
+    let begin = Instant::now();
     let mut proxies = Vec::new();
     for index in 0..options.proxies {
         let (address, counters, stopped) = (istiod.xds, counters.clone(), stopped.clone());
@@ -103,18 +116,7 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<()> {
     }
     let (cpu, start) = (istiod.cpu()?, Instant::now());
     let total = u64::from(options.rate) * options.seconds;
-    let mut tick = tokio::time::interval(Duration::from_secs(1) / options.rate);
-    for change in 0..total {
-        tick.tick().await;
-        let index = usize::try_from(change * 7919)? % options.services;
-        // The address says when the change was made, in milliseconds.
-        let turn = u32::try_from(begin.elapsed().as_millis())? & 0x00ff_ffff;
-        let path = file(&istiod.objects, index);
-        let text = generate::slice(index, ENDPOINTS, turn);
-        let hidden = path.with_extension("tmp");
-        fs::write(&hidden, text)?;
-        fs::rename(&hidden, &path)?;
-    }
+    change(options, &istiod.objects, begin, total).await?;
     let elapsed = start.elapsed();
     let used = istiod.cpu()? - cpu;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -132,6 +134,10 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<()> {
         ("services × endpoints, proxies", format!("{} × {ENDPOINTS}, {}", options.services, options.proxies)),
         ("changes", format!("{total} in {:.1} s", elapsed.as_secs_f64())),
         ("CPU of istiod", format!("{:.1} s, {cores:.2} cores", used.as_secs_f64())),
+        (
+            "CPU / (one proxy alone × proxies)",
+            format!("{:.3} ×", used.as_secs_f64() / total as f64 / (used_alone * options.proxies as f64)),
+        ),
         ("CPU per assignment sent", format!("{:.1} µs", used.as_secs_f64() * 1e6 / received as f64)),
         (
             "resident: alone, connected, at the end, peak",
@@ -150,6 +156,23 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<()> {
         ("receipts looked at", latency.len().to_string()),
     ] {
         say(&format!("| {what} | {value} |"));
+    }
+    Ok(())
+}
+
+/// Makes changes at the rate that is asked for.
+async fn change(options: &Options, objects: &Path, begin: Instant, count: u64) -> anyhow::Result<()> {
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / options.rate);
+    for change in 0..count {
+        tick.tick().await;
+        let index = usize::try_from(change * 7919)? % options.services;
+        // The address says when the change was made, in milliseconds.
+        let turn = u32::try_from(begin.elapsed().as_millis())? & 0x00ff_ffff;
+        let path = file(objects, index);
+        let text = generate::slice(index, ENDPOINTS, turn);
+        let hidden = path.with_extension("tmp");
+        fs::write(&hidden, text)?;
+        fs::rename(&hidden, &path)?;
     }
     Ok(())
 }
