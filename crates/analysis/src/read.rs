@@ -2,6 +2,7 @@
 //! be read is told, and does not keep the others from being read.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use config::yaml::{self, Lines};
@@ -34,13 +35,20 @@ pub struct Contents {
 pub fn file(name: &str, text: String, options: &Options<'_>) -> Contents {
     let mut reader = Reader { file: name.into(), options, contents: Contents::default() };
     let is_json = name.ends_with(".json");
-    if text.trim_start().starts_with('{') && reader.json(&text) {
+    let begins_so = text.trim_start().starts_with('{');
+    if begins_so && reader.json(serde_json::Deserializer::from_str(&text)) {
         // One line of JSON may hold everything: its number says nothing.
         return reader.contents;
     }
     reader.contents = Contents::default();
     reader.yaml(&Arc::new(text), is_json);
     reader.contents
+}
+
+/// Reads a file of JSON without its whole text in memory; `None` when it is none.
+pub fn json(name: &str, text: impl io::Read, options: &Options<'_>) -> Option<Contents> {
+    let mut reader = Reader { file: name.into(), options, contents: Contents::default() };
+    reader.json(serde_json::Deserializer::from_reader(text)).then_some(reader.contents)
 }
 
 struct Reader<'a> {
@@ -82,10 +90,12 @@ impl Reader<'_> {
 
     /// Reads JSON, an object of a list after the other: a value of the whole
     /// would take many times the memory of the text. `false` when it is none.
-    fn json(&mut self, text: &str) -> bool {
+    fn json<'de>(
+        &mut self,
+        mut deserializer: serde_json::Deserializer<impl serde_json::de::Read<'de>>,
+    ) -> bool {
         let line = usize::from(!self.file.ends_with(".json"));
         let source = Source { file: self.file.clone(), line, text: Text::Unknown };
-        let mut deserializer = serde_json::Deserializer::from_str(text);
         let mut told = Vec::new();
         let mut each = |item: Value| told.extend(self.add(item, source.clone()).err());
         let whole = match (Top { each: &mut each }).deserialize(&mut deserializer) {

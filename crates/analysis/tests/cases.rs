@@ -149,8 +149,14 @@ fn files_in_all_forms_say_the_same() {
         ("c.yaml", format!("# YAML\n{typed}\n")),
         ("d.json", format!("{rule}\n---\n{rule}\n")),
     ] {
-        let contents = read::file(name, text, &Options { namespace: "shop", scope });
+        let options = Options { namespace: "shop", scope };
+        let streamed = read::json(name, text.as_bytes(), &options);
+        assert_eq!(streamed.is_some(), name != "d.json" && name != "c.yaml", "{name}");
+        let contents = read::file(name, text, &options);
         assert_eq!(contents.problems, [], "{name}");
+        if let Some(streamed) = streamed {
+            assert_eq!(format!("{streamed:?}"), format!("{contents:?}"), "{name}");
+        }
         let world = world(contents.resources, scope);
         let outcome = analyzer::run(&world, &analyzer::all());
         let told = messages(&outcome.findings, Some("shop"), &[]);

@@ -5,6 +5,8 @@ pub mod address;
 #[cfg(feature = "async")]
 pub mod backoff;
 #[cfg(feature = "async")]
+pub mod code;
+#[cfg(feature = "async")]
 pub mod http;
 pub mod log;
 #[cfg(feature = "async")]

@@ -1,7 +1,8 @@
 //! The files that are looked at.
 
-use std::io::{self, IsTerminal as _};
-use std::path::Path;
+use std::fs;
+use std::io::{self, BufReader, IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
 
 use analysis::read::{self, Options};
 use analysis::{Resource, Scope};
@@ -15,7 +16,14 @@ const ENDS: [&str; 3] = ["json", "yaml", "yml"];
 pub(super) struct File {
     /// What the user calls it.
     pub(super) name: String,
-    text: String,
+    content: Content,
+}
+
+enum Content {
+    Text(String),
+    /// What begins as JSON does: it is read when it is its turn, an object after the
+    /// other. Its text would need more memory than its objects.
+    Json(PathBuf),
 }
 
 /// Reads the files that are named, and those in directories.
@@ -28,7 +36,8 @@ pub(super) fn gather(names: &[String], may_ask: bool, out: &mut impl io::Write) 
                 writeln!(out, "Reading from stdin:")?;
                 out.flush()?;
             }
-            all.push(File { name: name.clone(), text: source::file::text(io::stdin())? });
+            let content = Content::Text(source::file::text(io::stdin())?);
+            all.push(File { name: name.clone(), content });
         } else if !path.exists() {
             return Err(anyhow::anyhow!("stat {name}: no such file or directory").into());
         } else if path.is_dir() {
@@ -43,7 +52,7 @@ pub(super) fn gather(names: &[String], may_ask: bool, out: &mut impl io::Write) 
 fn directory(path: &Path, all: &mut Vec<File>) -> Result {
     let name = || path.display().to_string();
     let mut entries = Vec::new();
-    for entry in std::fs::read_dir(path).with_context(name)? {
+    for entry in fs::read_dir(path).with_context(name)? {
         entries.push(entry.with_context(name)?.path());
     }
     entries.sort();
@@ -59,21 +68,55 @@ fn file(path: &Path, all: &mut Vec<File>) -> Result {
         eprintln!("Skipping file {name}, recognized file extensions are: [.json .yaml .yml]");
         return Ok(());
     }
-    let text = source::file::read_named(path).with_context(|| name.clone())?;
-    all.push(File { name, text });
+    let content = if is_json(path).with_context(|| name.clone())? {
+        Content::Json(path.to_owned())
+    } else {
+        Content::Text(source::file::read_named(path).with_context(|| name.clone())?)
+    };
+    all.push(File { name, content });
     Ok(())
 }
 
-/// Reads the objects of files; what could not be read is the answer.
+/// Whether a file can be read twice, is not too long, and begins as JSON does.
+fn is_json(path: &Path) -> io::Result<bool> {
+    let about = fs::metadata(path)?;
+    if !about.is_file() || about.len() > config::yaml::MAX_FILE as u64 {
+        return Ok(false);
+    }
+    for byte in BufReader::new(fs::File::open(path)?).bytes() {
+        let byte = byte?;
+        if !byte.is_ascii_whitespace() {
+            return Ok(byte == b'{');
+        }
+    }
+    Ok(false)
+}
+
+fn contents(name: &str, content: Content, options: &Options<'_>) -> anyhow::Result<read::Contents> {
+    let text = match content {
+        Content::Text(text) => text,
+        Content::Json(path) => {
+            let file = fs::File::open(&path).with_context(|| name.to_owned())?;
+            let most = config::yaml::MAX_FILE as u64;
+            if let Some(contents) = read::json(name, BufReader::new(file.take(most)), options) {
+                return Ok(contents);
+            }
+            source::file::read_named(&path).with_context(|| name.to_owned())?
+        }
+    };
+    Ok(read::file(name, text, options))
+}
+
+/// Reads the objects of files; what could not be understood is the answer.
 pub(super) fn read(
     files: Vec<File>,
     namespace: &str,
     scope: Scope,
     resources: &mut Vec<Resource>,
-) -> Option<String> {
+) -> Result<Option<String>> {
     let mut problems = Vec::new();
-    for File { name, text } in files {
-        let contents = read::file(&name, text, &Options { namespace, scope });
+    for File { name, content } in files {
+        let contents = contents(&name, content, &Options { namespace, scope })?;
         resources.extend(contents.resources);
         let own = contents.problems.iter();
         let own: Vec<String> =
@@ -82,7 +125,7 @@ pub(super) fn read(
             problems.push(format!("errors parsing content {name:?}: {}", several(&own)));
         }
     }
-    (!problems.is_empty()).then(|| several(&problems))
+    Ok((!problems.is_empty()).then(|| several(&problems)))
 }
 
 /// Errors as Go's multierror tells them.

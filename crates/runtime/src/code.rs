@@ -1,24 +1,19 @@
 //! Gives back the program's own code that only the start has needed: reading
 //! of settings, keys, certificates. What runs again is mapped again, from the
-//! page cache; an idle agent is then half as large.
+//! page cache; an idle program is then half as large.
 
 use std::ffi::c_void;
 use std::ops::Range;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::time::Duration;
 use std::{fs, io};
 
 use nix::sys::mman::{MmapAdvise, madvise};
 use tracing::debug;
 
-/// When the start is over: Envoy is ready much sooner.
-const START: Duration = Duration::from_secs(5);
-
-/// Gives the code back once the start is over.
-pub(super) async fn give_back_later() {
-    tokio::time::sleep(START).await;
-    match give_back() {
+/// Gives the code back: to be called when the start is over.
+pub fn give_back() {
+    match unmap() {
         Ok(bytes) => debug!(bytes, "code of the start given back"),
         // It only stays as large as it is.
         Err(error) => debug!(%error, "code of the start stays mapped"),
@@ -27,7 +22,7 @@ pub(super) async fn give_back_later() {
 
 /// Unmaps all pages of the program's file that were only ever read; returns
 /// the size of the mappings.
-fn give_back() -> io::Result<usize> {
+fn unmap() -> io::Result<usize> {
     let program = fs::read_link("/proc/self/exe")?;
     let maps = fs::read_to_string("/proc/self/maps")?;
     let mut bytes = 0;
@@ -86,7 +81,7 @@ garbage
 
     #[test]
     fn the_program_goes_on_without_its_code() {
-        assert!(give_back().unwrap() > 0);
-        assert!(give_back().unwrap() > 0);
+        assert!(unmap().unwrap() > 0);
+        assert!(unmap().unwrap() > 0);
     }
 }
