@@ -1,0 +1,104 @@
+use super::{Exchange, HEADER, HEADER_ID};
+use crate::attributes::Attribute;
+use crate::attributes::fake::Fake;
+use crate::node::Node;
+use crate::peer::{LONGEST, Workload};
+use crate::settings::Direction;
+
+const SAN: &str = "spiffe://d/ns/x/sa/a";
+
+fn exchange(direction: Direction) -> Exchange {
+    let json = r#"{"NAME":"own-1","NAMESPACE":"x","WORKLOAD_NAME":"own","INSTANCE_IPS":"10.0.0.1"}"#;
+    Exchange::new(direction, &Node::parse(json).unwrap())
+}
+
+fn told() -> String {
+    Workload { name: "peer".into(), ..Workload::default() }.encode()
+}
+
+fn asking() -> Fake {
+    Fake::default().request(HEADER, &told()).request(HEADER_ID, "id")
+}
+
+#[test]
+fn a_client_with_a_certificate_is_believed_and_answered() {
+    let exchange = exchange(Direction::Inbound);
+    let mut stream = asking().text(Attribute::ConnectionUriSanPeerCertificate, SAN);
+    let (peer, asked) = exchange.request(&mut stream);
+    assert_eq!(peer.unwrap().workload.name, "peer");
+    assert!(stream.request.is_empty(), "the application sees none of it");
+    assert!(exchange.response(&mut stream, asked).is_none());
+    let own = Workload::decode(stream.response[HEADER].as_bytes()).unwrap();
+    assert_eq!(own.name, "own");
+    assert_eq!(stream.response[HEADER_ID], "sidecar~10.0.0.1~own-1.x~x.svc.cluster.local");
+}
+
+#[test]
+fn a_client_in_plaintext_is_neither_believed_nor_answered() {
+    let exchange = exchange(Direction::Inbound);
+    let mut stream = asking().response(HEADER, &told()).response(HEADER_ID, "application");
+    let (peer, asked) = exchange.request(&mut stream);
+    assert!(peer.is_none());
+    exchange.response(&mut stream, asked);
+    assert!(stream.request.is_empty());
+    assert!(stream.response.is_empty(), "what the application says of itself goes to nobody");
+}
+
+#[test]
+fn who_has_not_asked_is_not_answered() {
+    let exchange = exchange(Direction::Inbound);
+    let mut stream = Fake::default().text(Attribute::ConnectionUriSanPeerCertificate, SAN);
+    let (peer, asked) = exchange.request(&mut stream);
+    exchange.response(&mut stream, asked);
+    assert!(peer.is_none() && stream.response.is_empty());
+}
+
+#[test]
+fn a_request_into_the_mesh_tells_who_sent_it() {
+    for direction in [Direction::Outbound, Direction::Gateway] {
+        let mut stream = asking().text(Attribute::XdsClusterName, "outbound|80||b.x.svc.cluster.local");
+        exchange(direction).request(&mut stream);
+        assert_eq!(Workload::decode(stream.request[HEADER].as_bytes()).unwrap().name, "own");
+        let router = direction == Direction::Gateway;
+        assert_eq!(stream.request[HEADER_ID].starts_with("router~10.0.0.1"), router);
+    }
+}
+
+#[test]
+fn a_request_out_of_the_mesh_tells_nothing() {
+    let external = |truth: &str| Fake { truths: vec![truth.into()], ..asking() };
+    for mut stream in [
+        asking().text(Attribute::XdsClusterName, "PassthroughCluster"),
+        external("external"),
+        external("disable_mx"),
+    ] {
+        exchange(Direction::Outbound).request(&mut stream);
+        assert!(stream.request.is_empty(), "not even what the application wrote: {stream:?}");
+    }
+}
+
+#[test]
+fn a_server_is_believed_by_its_certificate() {
+    let exchange = exchange(Direction::Outbound);
+    let answer = || Fake::default().response(HEADER, &told()).response(HEADER_ID, "id");
+    let mut stream = answer().text(Attribute::UpstreamUriSanPeerCertificate, SAN);
+    let peer = exchange.response(&mut stream, super::Asked::default()).unwrap();
+    assert!(stream.response.is_empty(), "the client sees none of it");
+    let again = exchange
+        .response(&mut answer().text(Attribute::UpstreamUriSanPeerCertificate, SAN), super::Asked::default());
+    assert_eq!(again.unwrap().number, peer.number, "equal peers are one");
+    let mut stream = answer();
+    assert!(exchange.response(&mut stream, super::Asked::default()).is_none());
+    assert!(stream.response.is_empty());
+}
+
+#[test]
+fn a_header_of_any_kind_is_removed() {
+    let exchange = exchange(Direction::Inbound);
+    for header in ["", "?", "AAAA", &"A".repeat(LONGEST + 1)] {
+        let mut stream =
+            Fake::default().request(HEADER, header).text(Attribute::ConnectionUriSanPeerCertificate, SAN);
+        exchange.request(&mut stream);
+        assert!(stream.request.is_empty());
+    }
+}

@@ -1,0 +1,316 @@
+//! What the HTTP filter does with one request.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::attributes::{Attribute, Attributes, Body, Headers, Metadata, Stream};
+use crate::config::{Config, Custom, Standard};
+use crate::exchange::{Asked, Known};
+use crate::grpc::{self, Frames};
+use crate::labels::{self, Labels, Parties};
+use crate::peer::Workload;
+use crate::registry::{self, Series};
+use crate::settings::Direction;
+use crate::{fault, flags};
+
+/// Where requests of one set of labels are counted.
+#[derive(Debug)]
+pub struct Set {
+    requests: Option<Arc<Series>>,
+    duration: Option<Arc<Series>>,
+    request_bytes: Option<Arc<Series>>,
+    response_bytes: Option<Arc<Series>>,
+    custom: Vec<Custom>,
+}
+
+/// Where messages of one set of labels are counted.
+#[derive(Debug)]
+pub struct MessageSet {
+    request: Option<Arc<Series>>,
+    response: Option<Arc<Series>>,
+}
+
+/// Messages of one gRPC stream.
+#[derive(Debug, Default)]
+struct Messages {
+    request: Frames,
+    response: Frames,
+    /// Counted, but not yet where: the peer is not known before the response.
+    waiting: (u64, u64),
+    set: Option<Arc<MessageSet>>,
+    /// The registry's when `set` was found.
+    generation: u64,
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Filter {
+    config: Arc<Config>,
+    start: Instant,
+    asked: Asked,
+    peer: Option<Arc<Known>>,
+    is_grpc: bool,
+    messages: Option<Box<Messages>>,
+    is_done: bool,
+}
+
+impl Filter {
+    /// At the beginning of a request.
+    #[must_use]
+    pub fn new(config: Arc<Config>) -> Self {
+        let start = Instant::now();
+        Self {
+            config,
+            start,
+            asked: Asked::default(),
+            peer: None,
+            is_grpc: false,
+            messages: None,
+            is_done: false,
+        }
+    }
+
+    /// The configuration it was made from.
+    #[must_use]
+    pub const fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Before the request's headers go on.
+    pub fn request_headers(&mut self, stream: &mut impl Stream) {
+        fault::test("request_headers");
+        self.is_grpc = stream.header(Headers::Request, "content-type").is_some_and(grpc::is);
+        let dropped = [Standard::RequestMessages, Standard::ResponseMessages];
+        if self.is_grpc && !dropped.into_iter().all(|metric| self.config.is_dropped(metric)) {
+            self.messages = Some(Box::default());
+        }
+        if let Some(exchange) = &self.config.exchange {
+            (self.peer, self.asked) = exchange.request(stream);
+        }
+    }
+
+    /// Before a piece of the request's body goes on.
+    pub fn request_body(&mut self, stream: &impl Stream) {
+        self.body(stream, Body::Request);
+    }
+
+    /// Before the response's headers go on.
+    pub fn response_headers(&mut self, stream: &mut impl Stream) {
+        fault::test("response_headers");
+        let config = Arc::clone(&self.config);
+        if let Some(exchange) = &config.exchange
+            && let Some(peer) = exchange.response(stream, self.asked)
+        {
+            self.peer = Some(peer);
+        }
+        self.count_messages(stream);
+    }
+
+    /// Before a piece of the response's body goes on.
+    pub fn response_body(&mut self, stream: &impl Stream) {
+        self.body(stream, Body::Response);
+    }
+
+    fn body(&mut self, stream: &impl Stream, from: Body) {
+        let Some(messages) = self.messages.as_deref_mut() else { return };
+        let frames = if from == Body::Request { &mut messages.request } else { &mut messages.response };
+        let mut begun = 0;
+        stream.body(from, &mut |data| begun += frames.read(data));
+        if begun == 0 {
+            return;
+        }
+        if from == Body::Request {
+            messages.waiting.0 += begun;
+        } else {
+            messages.waiting.1 += begun;
+        }
+        // At the destination the peer is known from the start, else from the response.
+        if messages.set.is_some() || self.config.settings.direction == Direction::Inbound {
+            self.count_messages(stream);
+        }
+    }
+
+    /// Counts the messages that wait for it.
+    fn count_messages(&mut self, stream: &impl Attributes) {
+        let Some(mut messages) = self.messages.take() else { return };
+        let generation = self.config.registry.generation();
+        if messages.generation != generation {
+            // What was idle has been forgotten, and could be among it.
+            messages.set = None;
+            messages.generation = generation;
+        }
+        let set = messages.set.get_or_insert_with(|| self.message_set(stream));
+        let now = registry::seconds();
+        for (series, count) in
+            [(&set.request, &mut messages.waiting.0), (&set.response, &mut messages.waiting.1)]
+        {
+            if let Some(series) = series {
+                series.add(*count, now);
+            }
+            *count = 0;
+        }
+        self.messages = Some(messages);
+    }
+
+    /// Messages are labelled with the parties only, as with the original.
+    fn message_set(&self, stream: &impl Attributes) -> Arc<MessageSet> {
+        let seen = Seen::of(self, stream);
+        let values = self.config.evaluate(stream, seen.peer(&self.peer));
+        let key = seen.key(&[], &values);
+        self.config.messages.get(&key, self.config.registry.generation(), || {
+            let labels = seen.labels(self);
+            let of = |metric| self.config.standard(metric, &labels, &values);
+            MessageSet { request: of(Standard::RequestMessages), response: of(Standard::ResponseMessages) }
+        })
+    }
+
+    /// When all is over.
+    pub fn complete(&mut self, stream: &impl Attributes) {
+        fault::test("complete");
+        if std::mem::replace(&mut self.is_done, true) {
+            return;
+        }
+        self.count_messages(stream);
+        if !self.config.counts_requests() {
+            return;
+        }
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let code = stream.number(Attribute::ResponseCode).unwrap_or(0);
+        let flags = stream.number(Attribute::ResponseFlags).unwrap_or(0);
+        let status = if self.is_grpc { stream.number(Attribute::ResponseGrpcStatus) } else { None };
+        let seen = Seen::of(self, stream);
+        let values = self.config.evaluate(stream, seen.peer(&self.peer));
+        let result = [code, flags, u64::from(self.is_grpc), status.map_or(0, |status| status + 1)];
+        let key = seen.key(&result, &values);
+        let set = self.config.http.get(&key, self.config.registry.generation(), || {
+            let mut labels = seen.labels(self);
+            let protocol = if self.is_grpc { "grpc" } else { "http" };
+            labels.push(("request_protocol", protocol.into()));
+            labels.push(("response_code", code.to_string().into()));
+            labels.push((
+                "grpc_response_status",
+                status.map_or_else(String::new, |code| code.to_string()).into(),
+            ));
+            labels.push(("response_flags", flags::text(flags).into()));
+            labels.push((
+                "connection_security_policy",
+                seen.parties(self, labels::NO_SERVICE).security().into(),
+            ));
+            self.set(&labels, &values)
+        });
+        let now = registry::seconds();
+        let bytes = |id| stream.number(id).unwrap_or(0);
+        let counted = [
+            (&set.requests, 1),
+            (&set.duration, millis),
+            (&set.request_bytes, bytes(Attribute::RequestTotalSize)),
+            (&set.response_bytes, bytes(Attribute::ResponseTotalSize)),
+        ];
+        for (series, value) in counted {
+            if let Some(series) = series {
+                series.add(value, now);
+            }
+        }
+        for Custom { series, amount } in &set.custom {
+            series.add(values.get(*amount).and_then(|value| value.parse().ok()).unwrap_or(0), now);
+        }
+    }
+
+    fn set(&self, labels: &Labels<'_>, values: &[String]) -> Set {
+        let of = |metric| self.config.standard(metric, labels, values);
+        Set {
+            requests: of(Standard::Requests),
+            duration: of(Standard::RequestDuration),
+            request_bytes: of(Standard::RequestBytes),
+            response_bytes: of(Standard::ResponseBytes),
+            custom: self.config.custom(values),
+        }
+    }
+}
+
+/// What decides a request's labels, as Envoy has it.
+struct Seen<'a> {
+    peer_number: u64,
+    /// Where the peer has not told: what istiod wrote at the endpoint.
+    endpoint: &'a str,
+    endpoint_workload: Option<Workload>,
+    peer_principal: &'a str,
+    own_principal: &'a str,
+    route: &'a str,
+    cluster: &'a str,
+    client: &'a str,
+}
+
+impl<'a> Seen<'a> {
+    fn of(filter: &Filter, stream: &'a impl Attributes) -> Self {
+        let text = |id| stream.text(id).unwrap_or_default();
+        let settings = &filter.config.settings;
+        let (peer, own) = match settings.direction {
+            Direction::Inbound => {
+                (Attribute::ConnectionUriSanPeerCertificate, Attribute::ConnectionUriSanLocalCertificate)
+            }
+            _ => (Attribute::UpstreamUriSanPeerCertificate, Attribute::UpstreamUriSanLocalCertificate),
+        };
+        let endpoint = if settings.direction == Direction::Inbound || filter.peer.is_some() {
+            ""
+        } else {
+            stream.metadata(Metadata::Host, "istio", "workload").unwrap_or_default()
+        };
+        Self {
+            peer_number: filter.peer.as_ref().map_or(0, |peer| peer.number),
+            endpoint,
+            endpoint_workload: Workload::of_endpoint(endpoint),
+            peer_principal: text(peer),
+            own_principal: text(own),
+            route: text(Attribute::XdsRouteName),
+            cluster: text(Attribute::XdsClusterName),
+            client: if settings.disable_host_header_fallback { "" } else { text(Attribute::RequestHost) },
+        }
+    }
+
+    fn peer<'b>(&'b self, told: &'b Option<Arc<Known>>) -> Option<&'b Workload> {
+        told.as_ref().map(|known| &known.workload).or(self.endpoint_workload.as_ref())
+    }
+
+    /// Bytes that differ whenever the labels differ.
+    fn key(&self, numbers: &[u64], values: &[String]) -> Vec<u8> {
+        let mut key = Vec::with_capacity(512);
+        key.extend(self.peer_number.to_ne_bytes());
+        for number in numbers {
+            key.extend(number.to_ne_bytes());
+        }
+        let texts =
+            [self.endpoint, self.peer_principal, self.own_principal, self.route, self.cluster, self.client];
+        for text in texts.into_iter().chain(values.iter().map(String::as_str)) {
+            key.extend(text.len().to_ne_bytes());
+            key.extend(text.as_bytes());
+        }
+        key
+    }
+
+    fn parties<'b>(&'b self, filter: &'b Filter, service: &'b crate::settings::Service) -> Parties<'b> {
+        Parties {
+            direction: filter.config.settings.direction,
+            own: &filter.config.own,
+            peer: self.peer(&filter.peer),
+            peer_principal: self.peer_principal,
+            own_principal: self.own_principal,
+            service,
+        }
+    }
+
+    fn labels(&self, filter: &Filter) -> Labels<'static> {
+        let configured = filter.config.settings.service.as_ref();
+        let service = labels::service(self.route, self.cluster, configured, self.client);
+        let labels = self.parties(filter, &service).labels();
+        labels.into_iter().map(|(name, value)| (name_of(name), value.into_owned().into())).collect()
+    }
+}
+
+/// The name itself, which lives as long as the program.
+fn name_of(name: &str) -> &'static str {
+    labels::TAGS.into_iter().find(|tag| *tag == name).unwrap_or("unknown")
+}
+
+#[cfg(test)]
+mod tests;
