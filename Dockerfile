@@ -23,6 +23,10 @@ RUN [ -e /out/istiod ] && exit; target=$(cat /target) \
     && cargo build --profile small --locked --target "$target" -p istio-agent -p istio-init \
     && mkdir /out \
     && cd "target/$target" && cp release/istiod small/istio-agent small/istio-init /out/
+# What Envoy loads is a shared object for its own glibc, never a static one.
+RUN [ -e /out/libistio_telemetry.so ] && exit; \
+    cargo build --profile module --locked -p istio-telemetry \
+    && mkdir -p /out && cp target/module/libistio_telemetry.so /out/
 
 # Stock Envoy, pinned by hash as everywhere else.
 FROM ${ENVOY_IMAGE} AS envoy
@@ -52,6 +56,7 @@ RUN apt-get update -q && apt-get install -qy --no-install-recommends ca-certific
         /var/run/secrets/tokens /var/run/secrets/istio /var/run/secrets/workload-spiffe-uds
 COPY --from=envoy /out/envoy /usr/local/bin/
 COPY --from=build /out/istio-agent /out/istio-init /usr/local/bin/
+COPY --from=build /out/libistio_telemetry.so /usr/local/lib/istio/
 RUN ln -s istio-agent /usr/local/bin/pilot-agent && ln -s istio-init /usr/local/bin/istio-iptables
 # The agent's paths are relative to it.
 WORKDIR /

@@ -1,12 +1,12 @@
 //! Puts the agent together, runs it, and decides when and how it ends.
 
-mod code;
 mod life;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -37,10 +37,14 @@ use crate::status::ready::{Conditions, Ready};
 use crate::status::{self, Command};
 use crate::{ads, dns, sds, unix};
 
+/// When the start is over: Envoy is ready much sooner.
+const START: Duration = Duration::from_secs(5);
 /// Time that tasks have to end.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long to wait for a first address of the pod.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(120);
+/// Places of our module for Envoy, after the agent's own directory.
+const MODULE_DIRS: [&str; 2] = ["/usr/local/lib/istio", "/usr/lib/istio"];
 /// Between two looks for it.
 const ADDRESS_PERIOD: Duration = Duration::from_millis(100);
 
@@ -75,6 +79,7 @@ pub async fn configure(args: &Proxy, log_as_json: bool) -> anyhow::Result<Config
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error).with_context(|| format!("read --meshConfig {}", args.mesh_config)),
     };
+    let modules = module_dirs();
     let inputs = |addresses: &[IpAddr]| {
         let inputs = Inputs {
             args,
@@ -83,6 +88,7 @@ pub async fn configure(args: &Proxy, log_as_json: bool) -> anyhow::Result<Config
             annotations: &annotations,
             mesh_config: mesh_config.as_deref(),
             addresses,
+            module_dirs: &modules,
             root: Path::new("."),
             log_as_json,
         };
@@ -102,6 +108,12 @@ pub async fn configure(args: &Proxy, log_as_json: bool) -> anyhow::Result<Config
         warn!("{warning}");
     }
     Ok(config)
+}
+
+/// Where our module for Envoy is looked for: beside this program, then where packages put it.
+fn module_dirs() -> Vec<PathBuf> {
+    let own = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned()));
+    own.into_iter().chain(MODULE_DIRS.map(PathBuf::from)).collect()
 }
 
 /// Waits until the pod has an address; empty when it still has none in the end.
@@ -144,7 +156,8 @@ pub async fn build(config: Config) -> anyhow::Result<Running> {
     info!(id = %node.id, %identity, address = xds.address, config = effective, "starting");
     let tasks = Tasks::new();
     let metrics = Arc::new(Metrics::default());
-    let search = Found::search(late, node.family, &tasks);
+    let program = envoy.as_ref().map(|envoy| envoy.binary.clone());
+    let search = Found::search(late, node.family, program, &tasks);
     let admin = Local { port: status.admin_port, tasks: tasks.clone() };
     let (command_tx, commands) = mpsc::channel(status::COMMANDS);
     let (names_tx, names) = dns.is_some().then(|| watch::channel(None)).unzip();
@@ -160,6 +173,8 @@ pub async fn build(config: Config) -> anyhow::Result<Running> {
     let listener =
         status::bind(status.port).await.with_context(|| format!("open status port {}", status.port))?;
     let address = listener.local_addr().context("address of the status port")?;
+    // What the module counts is at another port, which is known to be of use later.
+    let envoy_metrics = Arc::new(AtomicU16::new(admin.port));
     let server = status::Server {
         port: address.port(),
         metrics_localhost_only: status.metrics_localhost_only,
@@ -168,6 +183,7 @@ pub async fn build(config: Config) -> anyhow::Result<Running> {
         ready: ready.clone(),
         metrics: metrics.clone(),
         admin: admin.clone(),
+        envoy_metrics: envoy_metrics.clone(),
         names: dns.as_ref().zip(names.clone()).map(|(dns, names)| dns::View::new(dns, names)),
         config: shown,
         commands: command_tx,
@@ -240,6 +256,9 @@ pub async fn build(config: Config) -> anyhow::Result<Running> {
     unix::serve_alive(&tasks, bootstrap::XDS_CLUSTER, listener, &watcher, Some(streams.keepalive), service);
 
     let found = search.get().await;
+    if let Some(module) = found.module().filter(|module| module.port != 0) {
+        envoy_metrics.store(module.port, Ordering::Relaxed);
+    }
     if let Some(grpc) = grpc {
         found.write_grpc(&grpc, &node, &paths)?;
     }
@@ -287,6 +306,9 @@ pub async fn run(args: &Proxy, log_as_json: bool, mut signals: mpsc::Receiver<()
             return Ok(0);
         }
     };
-    drop(running.tasks.spawn("code", code::give_back_later()));
+    drop(running.tasks.spawn("code", async {
+        sleep(START).await;
+        runtime::code::give_back();
+    }));
     Ok(running.run(signals).await)
 }

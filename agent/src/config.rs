@@ -19,6 +19,7 @@ use std::time::Duration;
 use names::SpiffeId;
 
 use crate::envoy::bootstrap::services::Address;
+use crate::envoy::module::Module;
 use crate::grpc_bootstrap;
 
 pub use certificates::{Certificates, Endpoint, Security, Source};
@@ -93,6 +94,8 @@ pub struct Envoy {
     pub binary: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
+    /// Its environment beside the agent's own.
+    pub env: Vec<(String, String)>,
     /// Its bootstrap, already as JSON; `None` when the user brings a file.
     pub bootstrap: Option<serde_json::Value>,
 }
@@ -119,6 +122,8 @@ pub struct Late {
     pub platform: platform::Plan,
     /// Server for statistics whose name has to be looked up.
     pub statsd: Option<Address>,
+    /// Our module, which Envoy may or may not take.
+    pub module: Option<Module>,
 }
 
 /// How the agent ends after a signal.
@@ -148,7 +153,7 @@ mod tests {
     fn what_is_merged_over_the_bootstrap_is_not_shown() {
         let args = ["-l", "info", CONFIG_YAML, "{token: x}", "--concurrency", "1"];
         let args = args.map(str::to_owned).to_vec();
-        let envoy = Envoy { binary: PathBuf::new(), args, bootstrap: None };
+        let envoy = Envoy { binary: PathBuf::new(), args, env: Vec::new(), bootstrap: None };
         assert_eq!(envoy.shown_args(), ["-l", "info", CONFIG_YAML, HIDDEN, "--concurrency", "1"]);
     }
 }

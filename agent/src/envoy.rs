@@ -6,4 +6,5 @@ pub mod connections;
 pub mod drain;
 pub mod found;
 mod memory;
+pub mod module;
 pub mod process;

@@ -13,6 +13,7 @@ pub mod url;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -63,6 +64,8 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// Envoy.
     pub admin: Local,
+    /// Envoy's port for metrics.
+    pub envoy_metrics: Arc<AtomicU16>,
     /// The table of the DNS proxy, if there is one.
     pub names: Option<View>,
     /// The settings in force, JSON, without what is secret.
@@ -166,7 +169,9 @@ impl Server {
     async fn scrape(&self, query: Option<&str>, headers: &HeaderMap) -> Response<Body> {
         self.metrics.scraped();
         let own = self.metrics.render(std::time::SystemTime::now());
-        scrape::merged((own, self.port), &self.merge, &self.admin, query, headers, &self.metrics).await
+        let port = self.envoy_metrics.load(Ordering::Relaxed);
+        let envoy = Local { port, tasks: self.admin.tasks.clone() };
+        scrape::merged((own, self.port), &self.merge, &envoy, query, headers, &self.metrics).await
     }
 }
 

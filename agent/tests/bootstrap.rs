@@ -82,6 +82,7 @@ fn configured(change: &Change<'_>) -> (Config, Vec<String>) {
         mesh_config: None,
         addresses: &addresses,
         root: Path::new("."),
+        module_dirs: &[],
         log_as_json: false,
     })
     .unwrap()

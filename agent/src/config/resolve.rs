@@ -7,6 +7,7 @@ mod envoy;
 mod node;
 mod sds;
 mod status;
+mod telemetry;
 mod wasm;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,8 @@ pub struct Inputs<'a> {
     pub mesh_config: Option<&'a str>,
     /// Addresses of the pod's interfaces.
     pub addresses: &'a [IpAddr],
+    /// Directories in which our module for Envoy is looked for.
+    pub module_dirs: &'a [PathBuf],
     /// Directory that relative paths begin at.
     pub root: &'a Path,
     /// Logs are JSON.
@@ -72,9 +75,12 @@ pub fn resolve(inputs: &Inputs<'_>) -> Result<(Config, Vec<String>), Vec<String>
     let services = envoy::services(&proxy, &mut reader);
     let envoy =
         node.as_ref().and_then(|node| envoy::envoy(inputs, &proxy, node, &paths, &services, &mut reader));
+    // It counts what a bootstrap of the user does not tell istiod of.
+    let bootstrap = envoy.as_ref().and_then(|envoy| envoy.bootstrap.as_ref()).and(node.as_ref());
+    let module = bootstrap.and_then(|node| telemetry::module(inputs, node, &mut reader));
     let grpc = grpc(inputs, &certificates, &reader);
     let statsd = services.statsd.filter(|address| address.ip().is_none());
-    let late = Late { platform: platform::plan(&mut reader), statsd };
+    let late = Late { platform: platform::plan(&mut reader), statsd, module };
     warnings.extend(reader.take_warnings());
     let errors = reader.into_errors();
     match (identity, node) {

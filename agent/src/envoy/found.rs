@@ -1,13 +1,15 @@
 //! What is found out while the agent starts and goes into the bootstraps.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use runtime::tasks::Tasks;
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::bootstrap::late;
+use super::module::Module;
 use crate::config::node::{Family, Node};
 use crate::config::platform::Known;
 use crate::config::{Envoy, Late, Paths};
@@ -21,6 +23,7 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Found {
     platform: Known,
     statsd: Option<(IpAddr, u16)>,
+    module: Option<Module>,
 }
 
 /// A search that is under way.
@@ -28,11 +31,11 @@ pub struct Found {
 pub struct Search(oneshot::Receiver<Found>);
 
 impl Found {
-    /// Begins to search, beside everything else.
-    pub fn search(late: Late, family: Family, tasks: &Tasks) -> Search {
+    /// Begins to search, beside everything else; `envoy` is the program that will be run.
+    pub fn search(late: Late, family: Family, envoy: Option<PathBuf>, tasks: &Tasks) -> Search {
         let (sender, receiver) = oneshot::channel();
         drop(tasks.spawn("search", async move {
-            let Late { platform, statsd } = late;
+            let Late { platform, statsd, module } = late;
             let statsd = async {
                 let address = statsd?;
                 let name = (address.host.clone(), address.port);
@@ -46,11 +49,19 @@ impl Found {
                 }
                 found.map(|found| (found.ip(), found.port()))
             };
-            let (platform, statsd) = tokio::join!(platform.follow(family == Family::V6), statsd);
+            let module = usable(module, envoy);
+            let (platform, statsd, module) =
+                tokio::join!(platform.follow(family == Family::V6), statsd, module);
             // Nobody waits any more when the agent ends meanwhile.
-            drop(sender.send(Self { platform, statsd }));
+            drop(sender.send(Self { platform, statsd, module }));
         }));
         Search(receiver)
+    }
+
+    /// The module, where Envoy takes it.
+    #[must_use]
+    pub fn module(&self) -> Option<&Module> {
+        self.module.as_ref()
     }
 
     /// Writes into Envoy's bootstrap what was found.
@@ -61,6 +72,9 @@ impl Found {
             if let Some((ip, port)) = self.statsd {
                 late::add_statsd(bootstrap, ip, port);
             }
+        }
+        if let Some(module) = &self.module {
+            module.apply(&mut envoy);
         }
         envoy
     }
@@ -85,6 +99,22 @@ impl Found {
                 Ok(())
             }
             result => result,
+        }
+    }
+}
+
+/// The module, if Envoy takes it.
+async fn usable(module: Option<Module>, envoy: Option<PathBuf>) -> Option<Module> {
+    let (module, envoy) = (module?, envoy?);
+    let path = module.file();
+    match module.check(&envoy).await {
+        Ok(()) => {
+            info!(path = %path.display(), "Envoy counts Istio's metrics with the module");
+            Some(module)
+        }
+        Err(error) => {
+            warn!(path = %path.display(), %error, "Envoy does not count Istio's metrics: the module is left out");
+            None
         }
     }
 }

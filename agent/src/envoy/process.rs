@@ -61,7 +61,10 @@ impl Process {
             None => None,
         };
         let mut command = Command::new(&envoy.binary);
-        command.args(&envoy.args).kill_on_drop(true);
+        command
+            .args(&envoy.args)
+            .envs(envoy.env.iter().map(|(name, value)| (name, value)))
+            .kill_on_drop(true);
         die_with_parent(&mut command);
         let child = command.spawn().map_err(|source| Error::Start { path: envoy.binary.clone(), source })?;
         info!(pid = child.id(), args = envoy.shown_args().join(" "), "Envoy started");
@@ -172,6 +175,7 @@ mod tests {
         let envoy = config::Envoy {
             binary: "/bin/sh".into(),
             args: vec!["-c".into(), script.into(), at("started").to_string_lossy().into_owned()],
+            env: Vec::new(),
             bootstrap: Some(serde_json::json!({"node": {}})),
         };
         (Process::start(&envoy, &paths).unwrap(), dir)
@@ -208,7 +212,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let paths = Paths { sds_socket: at("s"), ads_socket: at("a"), bootstrap: at("b"), token: at("t") };
-        let envoy = config::Envoy { binary: "/nowhere/envoy".into(), args: Vec::new(), bootstrap: None };
+        let envoy = config::Envoy {
+            binary: "/nowhere/envoy".into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            bootstrap: None,
+        };
         let error = Process::start(&envoy, &paths).unwrap_err().to_string();
         assert!(error.starts_with("start Envoy /nowhere/envoy: ") && error.contains("binaryPath"), "{error}");
     }

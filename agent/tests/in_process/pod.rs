@@ -95,6 +95,7 @@ impl Pod {
             mesh_config: None,
             addresses: &[],
             root: dir.path(),
+            module_dirs: &[],
             log_as_json: false,
         };
         let (config, _) = resolve(&inputs).unwrap();
@@ -296,7 +297,7 @@ impl Prepared {
     pub(crate) fn set_envoy(&mut self, script: &str) {
         let dir = self.dir.path().to_string_lossy().into_owned();
         let args = vec!["-c".into(), script.into(), dir];
-        self.config.envoy = Some(Envoy { binary: "/bin/sh".into(), args, bootstrap: None });
+        self.config.envoy = Some(Envoy { binary: "/bin/sh".into(), args, env: Vec::new(), bootstrap: None });
         (self.config.status.runs_envoy, self.config.status.merge.envoy) = (true, true);
     }
 

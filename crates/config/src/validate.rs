@@ -76,13 +76,6 @@ impl Checker {
         }
     }
 
-    /// A field that exists and has no effect yet.
-    pub fn not_yet(&mut self, field: &str, is_set: bool) {
-        if is_set {
-            self.warn(field, "is not supported yet and has no effect");
-        }
-    }
-
     /// A percentage, of which Envoy takes four decimals.
     pub fn percentage(&mut self, field: &str, percent: Option<f64>) {
         if let Some(percent) = percent
@@ -176,6 +169,13 @@ impl Checker {
     pub fn cel(&mut self, field: &str, expression: &str) {
         if let Err(why) = cel::check(expression) {
             self.error(field, format!("{expression:?} is not a CEL expression: {why}"));
+        }
+    }
+
+    /// An expression in CEL that only itself has no effect when it cannot be read.
+    pub fn doubtful_cel(&mut self, field: &str, expression: &str) {
+        if let Err(why) = cel::check(expression) {
+            self.warn(field, format!("{expression:?} is not a CEL expression and has no effect: {why}"));
         }
     }
 

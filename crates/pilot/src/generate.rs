@@ -23,6 +23,7 @@ use xds::session::Wanted;
 pub(crate) use endpoint::own::CLUSTER as OWN_CLUSTER;
 pub use extension::extensions;
 pub(crate) use filter::access_log::Loggers;
+pub(crate) use filter::stats;
 pub use proxyless::NoTls;
 pub(crate) use proxyless::{SERVER, without_tls};
 pub use secret::{Refusal, secrets};

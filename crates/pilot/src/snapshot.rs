@@ -34,7 +34,7 @@ use proto::envoy::extensions::filters::network::http_connection_manager::v3::Htt
 
 use self::basis::Basis;
 use crate::class::Traits;
-use crate::generate::Loggers;
+use crate::generate::{Loggers, stats};
 use crate::memo::Memo;
 use crate::rbac;
 use crate::settings::{KeySets, Settings};
@@ -100,6 +100,8 @@ pub struct Snapshot {
     pub telemetry: Arc<telemetry::Index>,
     /// Loggers of the providers, which depend on services, too.
     pub(crate) loggers: OnceLock<Loggers>,
+    /// Filters of metrics of sets of Telemetry objects.
+    pub(crate) stats_filters: Memo<stats::Key, stats::Filters>,
     /// WasmPlugins and TrafficExtensions.
     pub extensions: Arc<wasm::Index>,
     /// EnvoyFilters.
@@ -200,6 +202,7 @@ impl Snapshot {
             sidecars,
             telemetry,
             loggers: OnceLock::new(),
+            stats_filters: Memo::default(),
             extensions,
             envoy_filters,
             problems: Vec::new(),

@@ -85,6 +85,7 @@ variables! {
         ISTIO_BOOTSTRAP_OVERRIDE = "", "File, YAML or JSON, that Envoy merges over the bootstrap; $(HOST_IP) in it is the node's address.";
         HTTP_STRIP_FRAGMENT_FROM_PATH_UNSAFE_IF_DISABLED = "true", "Envoy cuts the fragment off paths.";
         ISTIO_ENVOY_ENABLE_CORE_DUMP = "false", "Envoy writes a core file when it crashes.";
+        ISTIO_TELEMETRY_MODULE = "", "File of the name libistio_telemetry.so, or its directory: the module by which Envoy counts Istio's metrics; off for none. When not set, the one beside the agent, in /usr/local/lib/istio or in /usr/lib/istio. An Envoy that does not take it runs without, with a warning.";
         ISTIO_DUAL_STACK = "false", "Ports 15021 and 15090 are of both address families when the pod has addresses of both.";
         ISTIO_META_ENABLE_SELF_DISCOVERY = "false", "Envoy learns of its own cluster, for zone-aware balancing.";
         ISTIO_META_ENABLE_HBONE = "false", "Tunnels between proxies: told to istiod, which sets them up; stock Envoy does not discover the metadata of peers.";

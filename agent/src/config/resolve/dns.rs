@@ -120,6 +120,7 @@ mod tests {
             mesh_config: None,
             addresses: &[],
             root: Path::new("."),
+            module_dirs: &[],
             log_as_json: false,
         };
         let mut reader = Reader::new(&env, &none);

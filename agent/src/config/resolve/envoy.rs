@@ -68,6 +68,7 @@ pub(super) fn envoy(
     (!disabled).then(|| Envoy {
         binary: PathBuf::from(&proxy.binary_path),
         args,
+        env: Vec::new(),
         bootstrap: custom.is_none().then(|| bootstrap::build(&options)),
     })
 }

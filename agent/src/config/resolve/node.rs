@@ -11,6 +11,7 @@ use super::super::env::{self, Reader};
 use super::super::node::{self, Family, Node, metadata};
 use super::super::{ISTIO_VERSION, ProxyConfig};
 use super::{ISTIOD_NAME, Inputs, PORT, host};
+use crate::envoy::module;
 
 pub(super) fn node(inputs: &Inputs<'_>, proxy: &ProxyConfig, reader: &mut Reader<'_>) -> Option<Node> {
     let node_type = node_type(&inputs.args.role, reader);
@@ -72,6 +73,8 @@ fn own(
     ips: &[IpAddr],
     reader: &mut Reader<'_>,
 ) {
+    // Only an Envoy that has it may say so; that is known later.
+    metadata.remove(module::METADATA);
     metadata.entry("ISTIO_VERSION").or_insert_with(|| json!(ISTIO_VERSION));
     let mut put = |name: &str, value: Value| drop(metadata.insert(name.into(), value));
     let joined: Vec<String> = ips.iter().map(ToString::to_string).collect();

@@ -28,6 +28,25 @@ pub(in crate::config) fn with(
     env: &[(&str, &str)],
     annotations: &[(&str, &str)],
 ) -> Result<(Config, Vec<String>), Vec<String>> {
+    of(root, line, env, annotations, &[])
+}
+
+/// Of a sidecar whose module for Envoy is looked for in some directories.
+pub(in crate::config) fn with_modules(
+    root: &Path,
+    env: &[(&str, &str)],
+    module_dirs: &[PathBuf],
+) -> Result<(Config, Vec<String>), Vec<String>> {
+    of(root, LINE, env, &[], module_dirs)
+}
+
+fn of(
+    root: &Path,
+    line: &[&str],
+    env: &[(&str, &str)],
+    annotations: &[(&str, &str)],
+    module_dirs: &[PathBuf],
+) -> Result<(Config, Vec<String>), Vec<String>> {
     let Command::Proxy(args) = Args::try_parse_from(line).unwrap().command else { panic!() };
     let mut all = map(&[("INSTANCE_IP", "10.1.0.10"), ("POD_NAME", "web-1")]);
     all.extend(map(env));
@@ -39,6 +58,7 @@ pub(in crate::config) fn with(
         annotations: &map(annotations),
         mesh_config: None,
         addresses: &["10.1.0.11".parse().unwrap()],
+        module_dirs,
         root,
         log_as_json: false,
     })

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{clusters, socket_address};
+use super::{clusters, listeners, socket_address};
 use crate::config::node::locality_json;
 
 /// Where the machine runs, as its platform tells.
@@ -42,6 +42,23 @@ pub fn add_statsd(bootstrap: &mut Value, ip: IpAddr, port: u16) {
     match bootstrap["stats_sinks"].as_array_mut() {
         Some(sinks) => sinks.push(sink),
         None => bootstrap["stats_sinks"] = json!([sink]),
+    }
+}
+
+/// A filter changes the answers with Envoy's metrics, before they are compressed.
+pub fn add_metrics_filter(bootstrap: &mut Value, filter: &Value) {
+    let listeners = bootstrap["static_resources"]["listeners"].as_array_mut();
+    let chains =
+        listeners.into_iter().flatten().filter_map(|listener| listener["filter_chains"].as_array_mut());
+    let filters = chains.flatten().filter_map(|chain| chain["filters"].as_array_mut()).flatten();
+    for manager in filters.map(|filter| &mut filter["typed_config"]) {
+        let hosts = manager["route_config"]["virtual_hosts"].as_array();
+        let mut routes = hosts.into_iter().flatten().filter_map(|host| host["routes"].as_array()).flatten();
+        let is_for_metrics = routes.any(|route| route["route"]["cluster"] == listeners::METRICS_CLUSTER);
+        if let Some(filters) = manager["http_filters"].as_array_mut().filter(|_| is_for_metrics) {
+            let router = filters.len().saturating_sub(1);
+            filters.insert(router, filter.clone());
+        }
     }
 }
 

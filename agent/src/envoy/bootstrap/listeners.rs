@@ -14,6 +14,9 @@ const METRIC_TYPES: [&str; 4] = [
     "application/openmetrics-protobuf",
 ];
 
+/// Cluster that leads to Envoy's own metrics.
+pub(super) const METRICS_CLUSTER: &str = "prometheus_stats";
+
 /// All of them.
 pub(super) fn all(options: &Options<'_>) -> Vec<Value> {
     let ports = &options.ports;
@@ -24,10 +27,10 @@ pub(super) fn all(options: &Options<'_>) -> Vec<Value> {
         filters.extend(["brotli", "zstd", "gzip"].map(compressor));
     }
     filters.push(router());
-    let metrics = manager("stats", &[("/stats/prometheus", "prometheus_stats")], &filters);
+    let metrics = manager("stats", &[("/stats/prometheus", METRICS_CLUSTER)], &filters);
     let mut listeners = vec![listener(metrics_at, ports.prometheus, &json!({"filters": [metrics]}))];
     let secure = [
-        (ports.secure_metrics, "secure_stats", &[("/stats/prometheus", "prometheus_stats")][..]),
+        (ports.secure_metrics, "secure_stats", &[("/stats/prometheus", METRICS_CLUSTER)][..]),
         (
             ports.secure_merged_metrics,
             "secure_merged_stats",

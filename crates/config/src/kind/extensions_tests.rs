@@ -29,6 +29,7 @@ fn telemetry_that_envoy_could_not_take_is_refused() {
             "accessLogging[0].filter.expression: \"a =\" is not a CEL expression",
         ),
         ("{accessLogging: [{providers: [{}]}]}", "accessLogging[0].providers[0].name: is missing"),
+        ("{metrics: [{reportingInterval: 1us}]}", "metrics[0].reportingInterval: 0.000001s is too short"),
         ("{tracing: [{randomSamplingPercentage: 101}]}", "tracing[0].randomSamplingPercentage: 101"),
         (
             "{tracing: [{customTags: {a: {literal: {}}}}]}",
@@ -48,13 +49,24 @@ fn telemetry_that_envoy_could_not_take_is_refused() {
     for (spec, want) in [
         ("{tracing: [{}, {}]}", "tracing: has several items"),
         ("{tracing: [{customTags: {a: {}}}]}", "tracing[0].customTags.a: is empty"),
-        ("{metrics: [{providers: [{name: prometheus}]}]}", "metrics[0]: is not supported yet"),
+        (
+            "{metrics: [{overrides: [{tagOverrides: {a: {value: 'a b'}}}]}]}",
+            "metrics[0].overrides[0].tagOverrides.a.value: \"a b\" is not a CEL expression",
+        ),
+        (
+            "{metrics: [{overrides: [{tagOverrides: {'': {value: a}}}]}]}",
+            "metrics[0].overrides[0].tagOverrides: has a tag without a name",
+        ),
+        (
+            "{metrics: [{overrides: [{match: {customMetric: mine}}]}]}",
+            "metrics[0].overrides[0].match.customMetric: \"mine\" is none of Istio's metrics",
+        ),
         ("{accessLogging: [{filter: {expression: 'true'}}]}", "accessLogging[0].filter: has no effect"),
         ("{selector: {}}", "selector.matchLabels: is empty"),
     ] {
         check("Telemetry", spec, Severity::Warning, want);
     }
-    let fine = "{accessLogging: [{providers: [{name: envoy}], match: {mode: CLIENT}}], tracing: [{customTags: {a: {header: {name: b}}}}]}";
+    let fine = "{accessLogging: [{providers: [{name: envoy}], match: {mode: CLIENT}}], tracing: [{customTags: {a: {header: {name: b}}}}], metrics: [{providers: [{name: prometheus}], reportingInterval: 5s, overrides: [{match: {customMetric: requests_total}, disabled: false}, {match: {metric: REQUEST_COUNT, mode: SERVER}, tagOverrides: {a: {value: request.host}, b: {operation: REMOVE}}}]}]}";
     assert!(said("Telemetry", fine).is_empty(), "{:?}", said("Telemetry", fine));
 }
 

@@ -1,11 +1,25 @@
 //! Rules of `Telemetry`.
 
-use proto::istio::telemetry::v1alpha1::metric_selector::MetricMatch;
+use proto::istio::telemetry::v1alpha1::metric_selector::{IstioMetric, MetricMatch};
 use proto::istio::telemetry::v1alpha1::metrics_overrides::tag_override::Operation;
 use proto::istio::telemetry::v1alpha1::tracing::custom_tag;
 use proto::istio::telemetry::v1alpha1::{AccessLogging, Metrics, ProviderRef, Telemetry, Tracing};
 
 use crate::validate::Checker;
+
+/// Istio's metrics without `istio_`, by which they may be named as well.
+const METRICS: [&str; 10] = [
+    "requests_total",
+    "request_duration_milliseconds",
+    "request_bytes",
+    "response_bytes",
+    "request_messages_total",
+    "response_messages_total",
+    "tcp_connections_opened_total",
+    "tcp_connections_closed_total",
+    "tcp_sent_bytes_total",
+    "tcp_received_bytes_total",
+];
 
 pub(super) fn check(telemetry: &Telemetry, checker: &mut Checker) {
     checker.selection(telemetry.selector.as_ref(), telemetry.target_ref.as_ref(), &telemetry.target_refs);
@@ -77,15 +91,28 @@ fn tracing(at: &str, tracing: &Tracing, checker: &mut Checker) {
 }
 
 fn metrics(at: &str, metrics: &Metrics, checker: &mut Checker) {
-    checker.not_yet(at, true);
     providers(at, &metrics.providers, checker);
+    if let Some(interval) = metrics.reporting_interval.filter(|interval| interval.as_nanos() < 1_000_000) {
+        checker
+            .error(format!("{at}.reportingInterval"), format!("{interval} is too short: the least is 1ms"));
+    }
     for (index, change) in metrics.overrides.iter().enumerate() {
         let at = format!("{at}.overrides[{index}]");
         if let Some(MetricMatch::CustomMetric(name)) =
             change.r#match.as_ref().and_then(|selector| selector.metric_match.as_ref())
-            && name.is_empty()
         {
-            checker.error(format!("{at}.match.customMetric"), "is empty: name a metric");
+            let at = format!("{at}.match.customMetric");
+            if name.is_empty() {
+                checker.error(at, "is empty: name a metric");
+            } else if !METRICS.contains(&name.as_str()) && IstioMetric::from_str_name(name).is_none() {
+                checker.warn(
+                    at,
+                    format!("{name:?} is none of Istio's metrics ({}) and has no effect unless an EnvoyFilter defines it", METRICS.join(", ")),
+                );
+            }
+        }
+        if change.tag_overrides.contains_key("") {
+            checker.warn(format!("{at}.tagOverrides"), "has a tag without a name, which has no effect");
         }
         for (name, tag) in &change.tag_overrides {
             let at = format!("{at}.tagOverrides.{name}.value");
@@ -96,7 +123,9 @@ fn metrics(at: &str, metrics: &Metrics, checker: &mut Checker) {
                 Operation::Remove if !tag.value.is_empty() => {
                     checker.error(at, "has no effect with REMOVE: leave it out, or use UPSERT");
                 }
-                _ => {}
+                // Istio takes it as well; its proxies leave such a tag out.
+                Operation::Upsert => checker.doubtful_cel(&at, &tag.value),
+                Operation::Remove => {}
             }
         }
     }

@@ -9,7 +9,7 @@ pub(super) mod ext_authz;
 pub(super) mod jwt;
 pub(super) mod rbac;
 pub(super) mod session;
-pub(super) mod stats;
+pub(crate) mod stats;
 pub(super) mod tracing;
 pub(super) mod wasm;
 

@@ -198,7 +198,9 @@ fn filters(scope: Scope<'_>, place: Place<'_>) -> Vec<HttpFilter> {
         per_method_stat_specifier: Some(PerMethodStatSpecifier::StatsForAllMethods(false)),
         ..GrpcStats::default()
     };
-    let mut filters = ext_authz::http(scope, place);
+    // The first: it counts what any other refuses, too.
+    let mut filters = Vec::from_iter(stats::http(scope, place));
+    filters.extend(ext_authz::http(scope, place));
     filters.extend(wasm::http(scope, place, Phase::Authn));
     filters.extend(jwt::http(scope, place));
     filters.extend(wasm::http(scope, place, Phase::Authz));
@@ -212,7 +214,6 @@ fn filters(scope: Scope<'_>, place: Place<'_>) -> Vec<HttpFilter> {
     filters.extend(alpn::http(scope, place));
     filters.push(filter("envoy.filters.http.fault", &HttpFault::default()));
     filters.push(filter("envoy.filters.http.cors", &Cors::default()));
-    filters.extend(stats::http(scope, place));
     filters.extend(session::http(scope, place));
     filters.extend(dynamic::http(scope, place));
     let router =

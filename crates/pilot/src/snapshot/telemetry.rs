@@ -7,7 +7,7 @@ use config::{Key, Object, Problem, Severity, Store};
 use mesh::{MeshConfig, extension_provider};
 use names::Hostname;
 use proto::istio::mesh::v1alpha1::mesh_config::extension_provider::Provider;
-use proto::istio::telemetry::v1alpha1::{AccessLogging, Telemetry, Tracing};
+use proto::istio::telemetry::v1alpha1::{AccessLogging, Metrics, Telemetry, Tracing};
 use proto::istio::r#type::v1beta1::PolicyTargetReference;
 
 use super::Snapshot;
@@ -16,25 +16,30 @@ use super::attach::Workload;
 /// One object.
 #[derive(Debug)]
 struct Entry {
+    /// Which one of the index it is.
+    id: usize,
     namespace: String,
     selector: Option<BTreeMap<String, String>>,
     targets: Vec<PolicyTargetReference>,
     access_logging: Vec<AccessLogging>,
     tracing: Vec<Tracing>,
+    metrics: Vec<Metrics>,
 }
 
 impl Entry {
-    fn new(namespace: &str, spec: &Telemetry) -> Self {
+    fn new(id: usize, namespace: &str, spec: &Telemetry) -> Self {
         let mut targets = spec.target_refs.clone();
         if targets.is_empty() {
             targets.extend(spec.target_ref.clone());
         }
         Self {
+            id,
             namespace: namespace.into(),
             selector: spec.selector.as_ref().map(|selector| selector.match_labels.clone()),
             targets,
             access_logging: spec.access_logging.clone(),
             tracing: spec.tracing.clone(),
+            metrics: spec.metrics.clone(),
         }
     }
 
@@ -57,6 +62,10 @@ pub struct Applied<'a> {
     pub access_logging: Vec<&'a [AccessLogging]>,
     /// Items on tracing.
     pub tracing: Vec<&'a Tracing>,
+    /// Items on metrics.
+    pub metrics: Vec<&'a Metrics>,
+    /// Which objects of the index say something of metrics.
+    pub metrics_of: Vec<usize>,
 }
 
 impl Index {
@@ -64,9 +73,9 @@ impl Index {
     #[must_use]
     pub fn build(store: &Store, root_namespace: &str) -> Self {
         let mut namespaces: BTreeMap<String, Vec<Arc<Entry>>> = BTreeMap::new();
-        for (object, spec) in store.by_age::<Telemetry>() {
+        for (id, (object, spec)) in store.by_age::<Telemetry>().into_iter().enumerate() {
             let namespace = &object.meta.namespace;
-            namespaces.entry(namespace.clone()).or_default().push(Arc::new(Entry::new(namespace, spec)));
+            namespaces.entry(namespace.clone()).or_default().push(Arc::new(Entry::new(id, namespace, spec)));
         }
         Self { namespaces, root_namespace: root_namespace.into() }
     }
@@ -94,6 +103,10 @@ impl Index {
                 applied.access_logging.push(&entry.access_logging);
             }
             applied.tracing.extend(&entry.tracing);
+            if !entry.metrics.is_empty() {
+                applied.metrics.extend(&entry.metrics);
+                applied.metrics_of.push(entry.id);
+            }
         }
         applied
     }

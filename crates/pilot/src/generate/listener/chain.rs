@@ -43,7 +43,7 @@ pub(super) fn forward(scope: Scope<'_>, place: Place<'_>, proxy: TcpProxy, clust
 
 /// The same past no policy.
 pub(super) fn unguarded(scope: Scope<'_>, place: Place<'_>, proxy: TcpProxy, cluster: &str) -> Vec<Filter> {
-    let mut filters = stats::network(scope, place);
+    let mut filters = Vec::from_iter(stats::network(scope, place));
     filters.extend(native::name_filter(scope, place));
     let (own, is_last) = native::filter(scope, place.protocol, &proxy.stat_prefix, cluster);
     filters.extend(own);
@@ -64,7 +64,7 @@ pub(super) fn http(scope: Scope<'_>, place: Place<'_>, manager: Filter) -> Vec<F
 /// Forwards what no service takes, as the policy for it says.
 pub(super) fn unknown(scope: Scope<'_>) -> Vec<Filter> {
     let place = Place::new(Direction::Outbound, Protocol::Tcp, 0, None);
-    let mut filters = stats::network(scope, place);
+    let mut filters = Vec::from_iter(stats::network(scope, place));
     let proxy =
         TcpProxy { access_log: access_log::tcp(scope, place), ..proxy(scope, scope.unknown_destination()) };
     filters.push(network_filter(TCP_PROXY, &proxy));
@@ -73,7 +73,7 @@ pub(super) fn unknown(scope: Scope<'_>) -> Vec<Filter> {
 
 /// Ends connections that would come back for ever.
 pub(super) fn black_hole(scope: Scope<'_>, direction: Direction) -> Vec<Filter> {
-    let mut filters = stats::network(scope, Place::new(direction, Protocol::Tcp, 0, None));
+    let mut filters = Vec::from_iter(stats::network(scope, Place::new(direction, Protocol::Tcp, 0, None)));
     let proxy = TcpProxy { idle_timeout: None, ..proxy(scope, cluster_name::BLACK_HOLE) };
     filters.push(network_filter(TCP_PROXY, &proxy));
     filters
