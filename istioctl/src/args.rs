@@ -1,11 +1,24 @@
 //! The command line: one file for each command that has more than a few flags.
 
+pub mod admin;
 pub mod analyze;
+pub mod authz;
+pub mod bug_report;
 pub mod dashboard;
+pub mod describe;
+pub mod examples;
+pub mod graph;
+pub mod injection;
 pub mod kube_inject;
+pub mod metrics;
+pub mod precheck;
 pub mod proxy_config;
+pub mod remote;
+pub mod tag;
 pub mod validate;
+pub mod wait;
 pub mod why;
+pub mod workload;
 pub mod xds;
 
 use std::path::PathBuf;
@@ -33,15 +46,25 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Change a control plane while it runs.
+    #[command(visible_alias = "istiod", after_help = "Example: istioctl admin log --level ads:debug")]
+    Admin(admin::Admin),
     /// Say what is wrong with the objects of a mesh when they are looked at together.
     #[command(after_help = analyze::EXAMPLES)]
     Analyze(Box<analyze::Analyze>),
+    /// Write an archive of what is needed to look for a fault from elsewhere, without what is secret.
+    #[command(after_help = bug_report::EXAMPLES)]
+    BugReport(Box<bug_report::BugReport>),
     /// Print what a shell needs to complete this command line.
     #[command(after_help = "Example: istioctl completion bash > /etc/bash_completion.d/istioctl")]
     Completion {
         /// bash, zsh, fish or powershell.
         shell: clap_complete::Shell,
     },
+    /// Print a Secret by which a control plane in another cluster reads this one. istiod of this
+    /// project reads its own cluster only: it is for Istio's.
+    #[command(after_help = remote::EXAMPLES)]
+    CreateRemoteSecret(remote::CreateRemoteSecret),
     /// Lead a local port to a page inside of the mesh, and open it.
     #[command(visible_aliases = ["dash", "d"], after_help = "Example: istioctl dashboard envoy web-0.shop")]
     Dashboard(dashboard::Dashboard),
@@ -55,6 +78,9 @@ pub enum Command {
         #[command(subcommand)]
         command: Experimental,
     },
+    /// Draw the workloads of the mesh, how they are secured and the traffic between them.
+    #[command(after_help = graph::EXAMPLES)]
+    Graph(graph::Graph),
     /// Put sidecars into the workloads of a file.
     #[command(
         after_help = "Example: istioctl kube-inject -f app.yaml --valuesFile values.yaml | kubectl apply -f -"
@@ -70,6 +96,12 @@ pub enum Command {
                       istioctl proxy-status --xds-address istiod.example.org:15012 --cert-dir ~/.istio-certs"
     )]
     ProxyStatus(xds::ProxyStatus),
+    /// List the clusters that each istiod reads. That of this project reads its own only.
+    #[command(after_help = "Example: istioctl remote-clusters")]
+    RemoteClusters(remote::RemoteClusters),
+    /// Let names stand for revisions of the control plane.
+    #[command(after_help = "Example: istioctl tag list")]
+    Tag(tag::Tag),
     /// Check files of Kubernetes and Istio objects.
     #[command(visible_alias = "v", after_help = "Example: istioctl validate -f samples/bookinfo")]
     Validate(validate::Validate),
@@ -84,12 +116,52 @@ pub enum Command {
 /// Commands that may still change.
 #[derive(Debug, Subcommand)]
 pub enum Experimental {
+    /// Look at the policies of proxies.
+    #[command(after_help = authz::EXAMPLES)]
+    Authz {
+        /// What to do.
+        #[command(subcommand)]
+        command: authz::Authz,
+    },
+    /// Say whether a pod is injected, or would be, and why.
+    #[command(after_help = injection::EXAMPLES)]
+    CheckInject(injection::CheckInject),
+    /// Describe a pod or Service and the configuration that it is under.
+    #[command(visible_alias = "des", after_help = describe::EXAMPLES)]
+    Describe {
+        /// What.
+        #[command(subcommand)]
+        command: describe::Describe,
+    },
     /// Show the metrics of proxies.
     #[command(visible_alias = "es", after_help = "Example: istioctl x envoy-stats web-0.shop -o prom-merged")]
     EnvoyStats(proxy_config::EnvoyStats),
+    /// Say who injects which pods.
+    #[command(after_help = "Example: istioctl x injector list")]
+    Injector {
+        /// What to do.
+        #[command(subcommand)]
+        command: injection::Injector,
+    },
     /// Show a debug page of istiod.
     #[command(after_help = "Example: istioctl x internal-debug 'config_dump?proxyID=web-0.shop'")]
     InternalDebug(xds::InternalDebug),
+    /// Show rates and latencies of workloads, as Prometheus has them.
+    #[command(visible_alias = "m", after_help = metrics::EXAMPLES)]
+    Metrics(metrics::Metrics),
+    /// Say whether Istio can be installed or upgraded.
+    #[command(after_help = precheck::EXAMPLES)]
+    Precheck(precheck::Precheck),
+    /// Wait until the proxies have an object as it is now.
+    #[command(after_help = wait::EXAMPLES)]
+    Wait(wait::Wait),
+    /// Prepare workloads that are outside of Kubernetes, and groups of them.
+    #[command(after_help = "Example: istioctl x workload group create --name web --namespace shop")]
+    Workload {
+        /// What to do.
+        #[command(subcommand)]
+        command: workload::Workload,
+    },
 }
 
 /// Flags of all commands.
@@ -141,7 +213,7 @@ pub struct Global {
 }
 
 /// A time as Go writes it: `1m30s`, `500ms`.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
     let wrong = || format!("{text:?} is no time; write for example 15s or 1m30s");
     let mut total = 0.0;
     let mut rest = text;
@@ -186,6 +258,27 @@ mod tests {
         for wrong in ["15", "1x", "s", "1e400s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn no_flag_of_a_command_hides_one_of_all_commands() {
+        fn walk(command: &clap::Command, path: &str, own: &[String]) {
+            for one in command.get_subcommands() {
+                let path = format!("{path} {}", one.get_name());
+                for arg in one.get_arguments().filter(|arg| !arg.is_global_set()) {
+                    assert!(!own.iter().any(|id| id == arg.get_id().as_str()), "{path}: {}", arg.get_id());
+                }
+                walk(one, &path, own);
+            }
+        }
+        let all = Cli::command();
+        let own: Vec<String> = all
+            .get_arguments()
+            .filter(|arg| arg.is_global_set())
+            .map(|arg| arg.get_id().to_string())
+            .collect();
+        assert!(own.len() >= 10, "{own:?}");
+        walk(&all, "istioctl", &own);
     }
 
     #[test]

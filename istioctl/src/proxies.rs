@@ -5,9 +5,12 @@ pub mod admin;
 pub(crate) mod cluster;
 pub mod file;
 mod netns;
+pub(crate) mod objects;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -211,6 +214,33 @@ impl Mesh {
         match &self.place {
             Place::Cluster(cluster) => cluster.data(name, key).await,
             Place::File(_) => Ok(None),
+        }
+    }
+
+    /// All pods that a file names, with their labels; none with Kubernetes.
+    #[must_use]
+    pub fn pods(&self) -> Vec<(Proxy, BTreeMap<String, String>)> {
+        match &self.place {
+            Place::Cluster(_) => Vec::new(),
+            Place::File(file) => file.all().map(|(proxy, labels)| (proxy, labels.clone())).collect(),
+        }
+    }
+
+    /// Where a pod or istiod logs, if a file says it.
+    #[must_use]
+    pub fn log_file(&self, pod: &Proxy) -> Option<&Path> {
+        match &self.place {
+            Place::Cluster(_) => None,
+            Place::File(file) => file.log(pod),
+        }
+    }
+
+    /// Directory of the objects that istiod follows, if a file says it.
+    #[must_use]
+    pub fn objects_dir(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Cluster(_) => None,
+            Place::File(file) => file.objects.as_deref(),
         }
     }
 

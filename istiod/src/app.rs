@@ -43,6 +43,7 @@ use crate::push::debounce::Debounce;
 use crate::push::status::Table;
 use crate::push::trust;
 use crate::register::{self, Kept, Registrar};
+use crate::scopes;
 use crate::webhook;
 use crate::world::{self, Builder};
 
@@ -91,6 +92,9 @@ pub async fn build(mut settings: Settings) -> anyhow::Result<Running> {
     let front = Front::new("the mesh configuration");
     front.serve(&tasks, "monitoring", monitoring);
     front.serve(&tasks, "http", http);
+    if let Some(address) = settings.controlz {
+        scopes::serve(&tasks, address).await;
+    }
     let files = Files::start(&tasks, |path, error| {
         warn!(target: "config", path = %path.display(), %error, "not watched by the kernel: looked at every second");
     });
@@ -136,6 +140,12 @@ pub async fn build(mut settings: Settings) -> anyhow::Result<Running> {
     let keys = Keys::new(settings.keys.clone(), metrics.clone(), tasks.clone());
     let outside = world::Outside { keys, names: Names::new(tasks.clone()) };
     tasks.spawn("world", world::run(builder, updates, origin.mesh, wishes, outside, debounce, publisher));
+    let mut first = world.clone();
+    tasks.spawn("code", async move {
+        if first.wait_for(|world| world.serial > 0).await.is_ok() {
+            runtime::code::give_back();
+        }
+    });
 
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let throttle = if settings.push_throttle > 0 { settings.push_throttle } else { cpus * THROTTLE_PER_CPU };
@@ -155,6 +165,7 @@ pub async fn build(mut settings: Settings) -> anyhow::Result<Running> {
         wish,
         guard: Guard::new(auth.clone(), namespaces, settings.debug_auth),
         instance: settings.instance.clone(),
+        cluster: settings.cluster_id.clone(),
         drain: drain.clone(),
     };
     let parts = register::Parts {

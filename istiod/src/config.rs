@@ -29,6 +29,8 @@ pub struct Settings {
     pub monitoring: SocketAddr,
     /// Readiness.
     pub http: SocketAddr,
+    /// Levels of the log.
+    pub controlz: Option<SocketAddr>,
     /// What the API server asks.
     pub webhooks: crate::webhook::Settings,
     /// Namespace of the control plane, part of its host name.

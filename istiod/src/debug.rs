@@ -2,6 +2,7 @@
 
 pub mod cachez;
 pub mod clients;
+pub mod distribution;
 pub mod dump;
 pub mod guard;
 mod index;
@@ -48,6 +49,8 @@ pub struct Pages {
     pub guard: Guard,
     /// Name of this istiod among others.
     pub instance: String,
+    /// Name of the cluster that it reads.
+    pub cluster: String,
     /// Whether this istiod stops.
     pub drain: Drain,
 }
@@ -115,6 +118,7 @@ impl Pages {
         let world = self.world.borrow().clone();
         match page {
             "syncz" => Page::Json(syncz::page(&self.table, parameter(query, "namespace"))),
+            "config_distribution" => distribution::page(&world, &self.table, query),
             "configz" => Page::Json(objects::configz(&world.store)),
             "sourcez" => Page::Json(self.sourcez(&world)),
             "resourcesz" => Page::Json(objects::kinds()),
@@ -128,8 +132,9 @@ impl Pages {
             "authorizationz" => Page::Json(policies::authorization(&world)),
             "telemetryz" if parameter(query, "proxyID").is_none() => Page::Json(policies::telemetry(&world)),
             "pushcontext" => Page::Json(policies::push_context(&world)),
+            "clusterz" => Page::Json(self.clusters(&world)),
             // There is one cluster, and no services that several share.
-            "clusterz" | "mcsz" => Page::Json(json!([])),
+            "mcsz" => Page::Json(json!([])),
             "cachez" => cachez::page(&world, query),
             "list" => Page::Json(index::names().map(Value::from).collect()),
             "adsz" if parameter(query, "push").is_some() => self.push(),
@@ -210,6 +215,12 @@ impl Pages {
             Ok(page) => respond(StatusCode::OK, metrics::MEDIA_TYPE, page),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
+    }
+
+    /// The clusters that are read: no other than its own.
+    fn clusters(&self, world: &World) -> Value {
+        let status = if world.serial == 0 { "syncing" } else { "synced" };
+        json!([{"id": self.cluster, "secretName": "", "syncStatus": status}])
     }
 
     /// What is wrong with objects, in force or not.

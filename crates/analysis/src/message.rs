@@ -183,7 +183,7 @@ impl Code {
 
     /// The text with what differs filled in, in order.
     #[must_use]
-    pub(crate) fn fill(self, values: &[&str]) -> String {
+    pub fn fill(self, values: &[&str]) -> String {
         let mut values = values.iter();
         let mut text = String::new();
         let mut rest = self.template();

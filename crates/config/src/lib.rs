@@ -6,6 +6,7 @@
 //! for the pieces of its configuration that people write in patches ([`patch`]).
 
 pub mod admission;
+pub mod digest;
 pub mod json;
 pub mod jwks;
 pub mod kind;

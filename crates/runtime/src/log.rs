@@ -8,6 +8,7 @@ mod format;
 mod levels;
 mod target;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tracing::level_filters::LevelFilter;
@@ -36,34 +37,54 @@ pub struct Options {
 /// Scopes whose lines name file and line of the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Callers {
-    is_all: bool,
-    scopes: Vec<String>,
+    others: bool,
+    scopes: BTreeMap<String, bool>,
 }
 
 impl Callers {
     /// Reads `default,ads`; `all` stands for every scope.
     #[must_use]
     pub fn read(text: &str) -> Self {
-        let scopes: Vec<String> =
-            text.split(',').map(str::trim).filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
-        Self { is_all: scopes.iter().any(|scope| scope == levels::ALL), scopes }
+        let mut callers = Self::default();
+        for scope in text.split(',').map(str::trim).filter(|scope| !scope.is_empty()) {
+            callers.set(scope, true);
+        }
+        callers
     }
 
-    fn has(&self, target: &str) -> bool {
-        let scope = levels::scope(target).unwrap_or(levels::DEFAULT);
-        self.is_all || self.scopes.iter().any(|one| one == scope)
+    fn set(&mut self, scope: &str, named: bool) {
+        if scope == levels::ALL {
+            self.others = named;
+            self.scopes.clear();
+        } else {
+            self.scopes.insert(scope.to_owned(), named);
+        }
+    }
+
+    fn has(&self, scope: &str) -> bool {
+        self.scopes.get(scope).copied().unwrap_or(self.others)
     }
 }
 
-/// Changes the levels of a running program.
+/// Changes the log of a running program.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<RwLock<Levels>>);
+pub struct Handle(Arc<Changeable>);
 
+#[derive(Debug)]
+struct Changeable {
+    levels: RwLock<Levels>,
+    callers: RwLock<Callers>,
+}
+
+// Levels and scopes are plain data: a panic elsewhere leaves them whole.
 impl Handle {
+    fn new(levels: Levels, callers: Callers) -> Self {
+        Self(Arc::new(Changeable { levels: RwLock::new(levels), callers: RwLock::new(callers) }))
+    }
+
     /// Sets the level of one scope.
     pub fn set(&self, scope: &str, level: Level) {
-        // Levels are plain data: a panic elsewhere leaves them whole.
-        let mut levels = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut levels = self.0.levels.write().unwrap_or_else(PoisonError::into_inner);
         levels.set(scope, level);
         drop(levels);
         tracing::callsite::rebuild_interest_cache();
@@ -72,7 +93,18 @@ impl Handle {
     /// The level in force for a scope.
     #[must_use]
     pub fn level(&self, scope: &str) -> Level {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).of(scope)
+        self.0.levels.read().unwrap_or_else(PoisonError::into_inner).of(scope)
+    }
+
+    /// Whether lines of a scope shall name their place in the source.
+    pub fn set_callers(&self, scope: &str, named: bool) {
+        self.0.callers.write().unwrap_or_else(PoisonError::into_inner).set(scope, named);
+    }
+
+    /// Whether lines of a scope name their place in the source.
+    #[must_use]
+    pub fn has_callers(&self, scope: &str) -> bool {
+        self.0.callers.read().unwrap_or_else(PoisonError::into_inner).has(scope)
     }
 }
 
@@ -88,8 +120,8 @@ pub fn handle() -> Option<&'static Handle> {
 /// Starts logging. A second call changes nothing.
 pub fn init(options: Options) -> Handle {
     let Options { levels, as_json, callers, targets } = options;
-    let handle = Handle(Arc::new(RwLock::new(levels)));
-    let layer = Lines { levels: handle.clone(), as_json, callers, targets };
+    let handle = Handle::new(levels, callers);
+    let layer = Lines { handle: handle.clone(), as_json, targets };
     // Only a second call can fail; the first one's logger stays.
     if tracing_subscriber::registry().with(layer).try_init().is_ok() {
         STARTED.set(handle.clone()).ok();
@@ -98,15 +130,14 @@ pub fn init(options: Options) -> Handle {
 }
 
 struct Lines {
-    levels: Handle,
+    handle: Handle,
     as_json: bool,
-    callers: Callers,
     targets: Targets,
 }
 
 impl Lines {
     fn is_enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let levels = self.levels.0.read().unwrap_or_else(PoisonError::into_inner);
+        let levels = self.handle.0.levels.read().unwrap_or_else(PoisonError::into_inner);
         levels.allow(metadata)
     }
 }
@@ -123,17 +154,37 @@ impl<S: Subscriber> Layer<S> for Lines {
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
         // What no scope shows costs one comparison.
-        Some(self.levels.0.read().unwrap_or_else(PoisonError::into_inner).most())
+        Some(self.handle.0.levels.read().unwrap_or_else(PoisonError::into_inner).most())
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let now = time::OffsetDateTime::now_utc();
-        let with_caller = self.callers.has(event.metadata().target());
+        let scope = levels::scope(event.metadata().target()).unwrap_or(levels::DEFAULT);
+        let with_caller = self.handle.has_callers(scope);
         let line = if self.as_json {
             format::json(event, now, with_caller)
         } else {
             format::text(event, now, with_caller)
         };
         self.targets.write(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_log_changes_scope_by_scope() {
+        let handle = Handle::new("ads:debug".parse().unwrap(), Callers::read("ca"));
+        assert_eq!((handle.level("ads"), handle.level("ca")), (Level::Debug, Level::Info));
+        assert_eq!((handle.has_callers("ads"), handle.has_callers("ca")), (false, true));
+        handle.set("ads", Level::None);
+        handle.set_callers("ca", false);
+        handle.set_callers("ads", true);
+        assert_eq!(handle.level("ads"), Level::None);
+        assert_eq!((handle.has_callers("ads"), handle.has_callers("ca")), (true, false));
+        handle.set_callers("all", true);
+        assert!(handle.has_callers("ca") && handle.has_callers("other"));
     }
 }

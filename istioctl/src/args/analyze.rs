@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use analysis::Level;
-use clap::Args;
+use clap::{Args, Parser};
 
 /// Examples below the help.
 pub const EXAMPLES: &str = "Examples:
@@ -19,6 +19,23 @@ pub const EXAMPLES: &str = "Examples:
   istioctl analyze -S \"IST0103=Pod *.testing\"
   # The analyzers that there are
   istioctl analyze -L";
+
+/// A command line of flags only.
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    flags: Analyze,
+}
+
+impl Analyze {
+    /// What is meant without a flag.
+    ///
+    /// # Errors
+    /// Never: no flag must be given.
+    pub fn without_flags() -> Result<Self, clap::Error> {
+        Ok(Line::try_parse_from(["analyze"])?.flags)
+    }
+}
 
 /// Flags of `analyze`.
 #[derive(Args, Debug)]

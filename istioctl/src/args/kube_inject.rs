@@ -20,7 +20,7 @@ pub struct KubeInject {
     #[arg(long = "valuesFile", value_name = "FILE")]
     pub values: Option<PathBuf>,
     /// Mesh configuration, instead of the key `mesh` of the ConfigMap; without either, the defaults.
-    #[arg(long = "meshConfigFile", value_name = "FILE")]
+    #[arg(id = "mesh-config", long = "meshConfigFile", value_name = "FILE")]
     pub mesh: Option<PathBuf>,
     /// ConfigMap of the injector, to which `-REVISION` is added.
     #[arg(long = "injectConfigMapName", default_value = "istio-sidecar-injector", value_name = "NAME")]

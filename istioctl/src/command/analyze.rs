@@ -2,8 +2,8 @@
 //! together.
 
 mod files;
-mod live;
-mod output;
+pub(super) mod live;
+pub(super) mod output;
 
 use std::io;
 use std::time::SystemTime;
@@ -59,7 +59,7 @@ pub async fn run(args: &Analyze, global: &Global, out: &mut impl io::Write) -> R
     }
     let names: Vec<String> = read.iter().map(|file| file.name.clone()).collect();
     let home = namespace.as_deref().unwrap_or_default();
-    let problems = files::read(read, home, scope, &mut gathered.resources);
+    let problems = files::read(read, home, scope, &mut gathered.resources)?;
     if let Some(problems) = &problems {
         eprint!("Error(s) adding files: {problems}");
     }
@@ -107,10 +107,10 @@ pub async fn run(args: &Analyze, global: &Global, out: &mut impl io::Write) -> R
 
 /// What a cluster has.
 #[derive(Debug, Default)]
-struct Gathered {
-    resources: Vec<Resource>,
-    mesh: Option<MeshConfig>,
-    networks: Option<MeshNetworks>,
+pub(super) struct Gathered {
+    pub(super) resources: Vec<Resource>,
+    pub(super) mesh: Option<MeshConfig>,
+    pub(super) networks: Option<MeshNetworks>,
 }
 
 /// Settings of the mesh from the ConfigMap among files.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::{BodyExt as _, Empty};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 
 use super::{Connection, Mesh, Proxy};
@@ -57,21 +57,35 @@ impl Admin<'_> {
 /// # Errors
 /// When there is no answer, or one that is no success.
 pub async fn exchange(connection: Connection, method: Method, path: &str) -> anyhow::Result<String> {
+    let (status, text) = send(connection, method, path, Bytes::new()).await?;
+    if !status.is_success() {
+        bail!("/{path}: {status}: {}", text.trim());
+    }
+    Ok(text)
+}
+
+/// Sends a body to a page over a connection, and waits for the answer.
+///
+/// # Errors
+/// When there is no answer.
+pub async fn send(
+    connection: Connection,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> anyhow::Result<(StatusCode, String)> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
     let request = Request::builder()
         .method(method)
         .uri(format!("/{path}"))
         .header(http::header::HOST, "localhost")
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::new(body))?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         let text = String::from_utf8(body.into()).context("the answer is no text")?;
-        if !status.is_success() {
-            bail!("/{path}: {status}: {}", text.trim());
-        }
-        Ok(text)
+        anyhow::Ok((status, text))
     };
     let both = async {
         tokio::pin!(exchange);

@@ -33,14 +33,14 @@ const ROOTS: &str = "istio-ca-root-cert";
 /// ConfigMap with the settings of injection.
 const INJECTOR: &str = "istio-sidecar-injector";
 /// Named in errors: what helps who has no cluster.
-const HINT: &str =
+pub(crate) const HINT: &str =
     "name a cluster with --kubeconfig or --context, or a mesh without Kubernetes with --mesh FILE";
 
 /// A cluster.
 pub(super) struct Cluster {
-    client: Client,
+    pub(super) client: Client,
     /// Namespace of who names none.
-    namespace: String,
+    pub(super) namespace: String,
     istio_namespace: String,
     /// Longest wait for a connection and an answer.
     limit: Duration,

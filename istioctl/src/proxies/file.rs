@@ -32,7 +32,7 @@ use super::{Connection, Credentials, Proxy, Target, nearest, netns};
 use crate::args::Global;
 
 /// Namespace of who names none.
-const DEFAULT: &str = "default";
+pub(super) const DEFAULT: &str = "default";
 
 /// What the file says.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -52,7 +52,7 @@ pub struct File {
     pub pods: Vec<Pod>,
     /// Namespace of who names none, of the command line.
     #[serde(skip)]
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     /// Namespace of the control plane, of the command line.
     #[serde(skip)]
     istio_namespace: String,
@@ -72,10 +72,12 @@ pub struct Pod {
     pub address: Option<IpAddr>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// File of what it logs.
+    pub log: Option<PathBuf>,
 }
 
 impl Pod {
-    fn proxy(&self, namespace: &str) -> Proxy {
+    pub(super) fn proxy(&self, namespace: &str) -> Proxy {
         let namespace = if self.namespace.is_empty() { namespace } else { &self.namespace };
         Proxy { name: self.name.clone(), namespace: namespace.to_owned() }
     }
@@ -161,10 +163,24 @@ impl File {
         self.istiods.iter().map(|istiod| istiod.proxy(&self.istio_namespace)).collect()
     }
 
+    /// The pod or istiod of that name.
+    fn place(&self, pod: &Proxy) -> Option<&Pod> {
+        let mut istiods = self.istiods.iter().filter(|one| one.proxy(&self.istio_namespace) == *pod);
+        istiods.next().or_else(|| self.pods.iter().find(|one| one.proxy(DEFAULT) == *pod))
+    }
+
+    /// All pods with their labels.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Proxy, &BTreeMap<String, String>)> {
+        self.pods.iter().map(|pod| (pod.proxy(DEFAULT), &pod.labels))
+    }
+
+    /// Where a pod or istiod logs, if that is a file of this machine.
+    pub(super) fn log(&self, pod: &Proxy) -> Option<&Path> {
+        self.place(pod)?.log.as_deref()
+    }
+
     pub(super) async fn connect(&self, pod: &Proxy, port: u16) -> anyhow::Result<Connection> {
-        let istiods = self.istiods.iter().filter(|one| one.proxy(&self.istio_namespace) == *pod);
-        let mut all = istiods.chain(self.pods.iter().filter(|one| one.proxy(DEFAULT) == *pod));
-        let found = all.next().with_context(|| format!("there is no pod {pod}"))?;
+        let found = self.place(pod).with_context(|| format!("there is no pod {pod}"))?;
         let address = SocketAddr::new(found.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
         let stream = match &found.netns {
             Some(name) => {

@@ -87,6 +87,15 @@ pub struct Discovery {
     #[arg(long = "httpsAddr", default_value = ":15017", value_name = "ADDR")]
     pub https: String,
 
+    /// Where `istioctl admin log` asks for levels of the log and changes them; an address of
+    /// this machine only: localhost, 127.0.0.1 or ::1.
+    #[arg(long = "ctrlz_address", default_value = "localhost", value_name = "ADDR")]
+    pub ctrlz_address: String,
+
+    /// Its port; 0: none.
+    #[arg(long = "ctrlz_port", default_value_t = 9876, value_name = "PORT")]
+    pub ctrlz_port: u16,
+
     /// Certificate of istiod, if others sign it (with `ENABLE_CA_SERVER=false`).
     #[arg(long = "tlsCertFile", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,

@@ -12,7 +12,7 @@ use mesh::{MeshConfig, MeshNetworks};
 
 use super::args::Discovery;
 use super::{Error, Objects, Settings, authority, features};
-use crate::{jwks, kube, register, webhook};
+use crate::{jwks, kube, register, scopes, webhook};
 
 /// Name, default and meaning of each variable.
 pub const VARIABLES: &[(&str, &str, &str)] = &[
@@ -219,6 +219,10 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
     let monitoring = address("--monitoringAddr", &args.monitoring);
     let http = address("--httpAddr", &args.http);
     let https = (!args.https.is_empty()).then(|| address("--httpsAddr", &args.https));
+    let controlz = scopes::address(&args.ctrlz_address, args.ctrlz_port).unwrap_or_else(|why| {
+        errors.push(Error { name: "--ctrlz_address", value: args.ctrlz_address.clone(), why });
+        None
+    });
 
     let native = env("ENABLE_NATIVE_SIDECARS").parse().unwrap_or_else(|why| {
         errors.push(Error { name: "ENABLE_NATIVE_SIDECARS", value: env("ENABLE_NATIVE_SIDECARS"), why });
@@ -381,6 +385,7 @@ pub fn resolve(args: &Discovery, get: impl Fn(&str) -> Option<String>) -> Result
         plain_grpc,
         monitoring,
         http,
+        controlz,
         webhooks: webhook::Settings {
             address: https,
             // Set and empty: somebody else looks after them.

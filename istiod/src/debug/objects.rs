@@ -1,6 +1,6 @@
 //! Objects in force: `/debug/configz`, `/debug/resourcesz` and `/debug/sourcez`.
 
-use config::{Kind, Object, Spec, Store};
+use config::{Kind, Object, Spec, Store, digest};
 use serde_json::{Map, Value, json};
 
 /// `/debug/configz`: Istio's objects as the API server of Kubernetes writes them.
@@ -30,42 +30,14 @@ pub fn of_object(object: &Object) -> Value {
     whole.insert("kind".into(), kind.as_str().into());
     whole.insert("apiVersion".into(), format!("{}/{version}", kind.group()).into());
     whole.insert("metadata".into(), metadata.into());
-    whole.insert("spec".into(), spec(&object.spec));
+    whole.insert("spec".into(), digest::json(&object.spec));
     if let Spec::ServiceEntry(entry) = &object.spec {
-        let status = of_message(&entry.status);
+        let status = serde_json::to_value(&entry.status).unwrap_or_default();
         if status.as_object().is_some_and(|fields| !fields.is_empty()) {
             whole.insert("status".into(), status);
         }
     }
     whole.into()
-}
-
-/// What an object of Istio says.
-#[must_use]
-pub fn spec(spec: &Spec) -> Value {
-    match spec {
-        Spec::ServiceEntry(entry) => of_message(&entry.spec),
-        Spec::WorkloadEntry(entry) => of_message(&entry.spec),
-        Spec::VirtualService(spec) => of_message(&**spec),
-        Spec::DestinationRule(spec) => of_message(&**spec),
-        Spec::WorkloadGroup(spec) => of_message(&**spec),
-        Spec::Gateway(spec) => of_message(&**spec),
-        Spec::Sidecar(spec) => of_message(&**spec),
-        Spec::EnvoyFilter(spec) => of_message(&**spec),
-        Spec::ProxyConfig(spec) => of_message(&**spec),
-        Spec::PeerAuthentication(spec) => of_message(&**spec),
-        Spec::RequestAuthentication(spec) => of_message(&**spec),
-        Spec::AuthorizationPolicy(spec) => of_message(&**spec),
-        Spec::Telemetry(spec) => of_message(&**spec),
-        Spec::WasmPlugin(spec) => of_message(&**spec),
-        Spec::TrafficExtension(spec) => of_message(&**spec),
-        // Objects of Kubernetes, which these pages do not show.
-        _ => Value::Null,
-    }
-}
-
-fn of_message(message: &impl serde::Serialize) -> Value {
-    serde_json::to_value(message).unwrap_or_else(|error| json!({ "error": error.to_string() }))
 }
 
 /// `/debug/resourcesz`: kinds of objects of Istio.

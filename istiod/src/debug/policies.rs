@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use config::{Kind, Object};
 use serde_json::{Map, Value, json};
 
-use super::{objects, registry};
+use super::registry;
 use crate::world::World;
 
 /// `/debug/authorizationz`.
@@ -47,7 +47,7 @@ fn named(object: &Object) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("name".into(), (*object.key.name).into());
     fields.insert("namespace".into(), (*object.key.namespace).into());
-    fields.insert("spec".into(), objects::spec(&object.spec));
+    fields.insert("spec".into(), config::digest::json(&object.spec));
     fields
 }
 

@@ -47,6 +47,19 @@ pub struct Row {
     pub end: Arc<Notify>,
     /// What was found about its own workload.
     pub findings: Findings,
+    /// Serial of the newest configuration of which it was sent all.
+    pub reached: Reached,
+}
+
+/// How far a connection has come: it writes it, pages look at it.
+#[derive(Clone, Debug, Default)]
+pub struct Reached(Arc<AtomicU64>);
+
+impl Reached {
+    /// All of a configuration was sent.
+    pub fn set(&self, serial: u64) {
+        self.0.store(serial, Ordering::Release);
+    }
 }
 
 /// Findings of a connection: it writes them, pages look at them.
@@ -82,6 +95,12 @@ impl Row {
     #[must_use]
     pub fn name(&self) -> String {
         self.proxy.name()
+    }
+
+    /// Serial of the newest configuration of which it was sent all.
+    #[must_use]
+    pub fn reached(&self) -> u64 {
+        self.reached.0.load(Ordering::Acquire)
     }
 
     /// Its subscriptions with what came of them.

@@ -40,7 +40,7 @@ struct ListMeta {
 
 /// Reads all that is looked at; `None` when there is nothing to look at, which
 /// has been told then.
-pub(super) async fn gather(args: &Analyze, global: &Global) -> Result<Option<Gathered>> {
+pub(in crate::command) async fn gather(args: &Analyze, global: &Global) -> Result<Option<Gathered>> {
     let gathered = tokio::time::timeout(args.timeout, all(args, global)).await;
     gathered.map_err(|_| anyhow!("the cluster did not answer within --timeout {:?}", args.timeout))?
 }

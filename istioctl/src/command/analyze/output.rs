@@ -8,11 +8,11 @@ use crate::json::{Shape, Value};
 use crate::render::{json, yaml};
 
 /// Whether standard output takes colors.
-pub(super) fn has_colors(terminal: Option<&str>) -> bool {
+pub(in crate::command) fn has_colors(terminal: Option<&str>) -> bool {
     io::stdout().is_terminal() && !terminal.is_some_and(|kind| kind.eq_ignore_ascii_case("dumb"))
 }
 
-pub(super) fn write(
+pub(in crate::command) fn write(
     messages: &[&Message],
     format: &str,
     is_colored: bool,
