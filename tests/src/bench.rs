@@ -7,6 +7,7 @@ mod init;
 mod kube;
 pub mod pilot;
 mod push;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use crate::mesh::{Mesh, Options};
 use crate::program::Programs;
+pub use telemetry::Amount;
 
 /// The mesh that is measured.
 ///
@@ -33,19 +35,24 @@ pub enum What {
     Init,
     /// istiod beside a cluster.
     Kube,
+    /// Envoy with and without the module for Istio's metrics.
+    Telemetry,
 }
 
 /// Measures and prints a Markdown table.
 ///
 /// # Errors
 /// What could not be measured.
-pub fn run(what: What, options: &Options) -> anyhow::Result<()> {
+pub fn run(what: What, options: &Options, amount: Amount) -> anyhow::Result<()> {
     let programs = Programs::find()?;
+    if what == What::Telemetry {
+        return telemetry::run(amount);
+    }
     say("| what | median | min .. max | aim |\n|---|---|---|---|");
     match what {
         What::Init => return init::all(&programs),
         What::Kube => return kube::run(&programs),
-        What::Slice => {}
+        What::Slice | What::Telemetry => {}
     }
     init::run(&programs)?;
     let mut mesh = Mesh::start(&programs, options, &mut |_| {})?;

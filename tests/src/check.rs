@@ -23,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("analysis", &["names", "proto", "mesh", "config", "pki"]),
     ("source", &["names", "config", "runtime"]),
     ("init", &["names", "runtime"]),
+    ("telemetry", &[]),
     ("agent", &["init", "names", "runtime", "proto", "pki", "xds", "mesh"]),
     ("istiod", &["names", "runtime", "pki", "xds", "mesh", "config", "pilot", "inject", "source", "proto"]),
     ("istioctl", &["names", "runtime", "proto", "pki", "mesh", "config", "inject", "source", "analysis"]),
@@ -31,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// What the programs beside every workload must never link: it costs each pod.
 const BANNED: &[(&str, &[&str])] = &[
     ("istio-agent", &["istio-config", "istio-pilot", "istio-source", "kube", "k8s-openapi", "reqwest"]),
+    ("istio-telemetry", &["tokio", "rustls", "ring", "istio-proto", "chrono"]),
     ("istio-init", &["tokio", "rustls", "ring", "istio-proto", "prost", "tonic", "hyper", "kube"]),
 ];
 

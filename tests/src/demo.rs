@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,7 @@ pub fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     change(&mesh)?;
     renewal(&mesh)?;
     restart(&mut mesh)?;
+    counted(&mesh)?;
     table(&mesh)?;
     if keep {
         mesh.keep()?;
@@ -229,6 +231,31 @@ fn restart(mesh: &mut Mesh) -> anyhow::Result<()> {
     say(&format!("  all proxies in sync {} ms after its start", start.elapsed().as_millis()));
     wait(Duration::from_secs(1));
     none_failed(load)?;
+    Ok(())
+}
+
+fn counted(mesh: &Mesh) -> anyhow::Result<()> {
+    step("What productpage's Envoy has counted of its own calls (istio_requests_total)");
+    let productpage = mesh.pod("productpage-v1")?;
+    let metrics = Ask::get((Ipv4Addr::LOCALHOST, names::port::AGENT_STATUS), "pod", "/stats/prometheus")
+        .from(&productpage.network)?;
+    let mut counts: BTreeMap<String, f64> = BTreeMap::new();
+    for line in
+        metrics.body.lines().filter(|line| line.starts_with("istio_requests_total{reporter=\"source\""))
+    {
+        let label = |name: &str| {
+            let (_, rest) = line.split_once(&format!("{name}=\""))?;
+            rest.split('"').next()
+        };
+        let Some((to, code)) = label("destination_workload").zip(label("response_code")) else { continue };
+        let to = format!("{to} {}  response {code}", label("destination_version").unwrap_or_default());
+        let count: f64 = line.rsplit(' ').next().unwrap_or_default().parse().context("a count")?;
+        *counts.entry(to).or_default() += count;
+    }
+    for (to, count) in &counts {
+        say(&format!("  to {to:<28} {count:>8}"));
+    }
+    ensure!(counts.keys().any(|to| to.starts_with("reviews v2")), "calls of reviews v2 are not counted");
     Ok(())
 }
 

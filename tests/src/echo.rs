@@ -5,12 +5,14 @@ mod answer;
 mod forward;
 pub mod proxied;
 mod recorded;
+pub mod stream;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -175,7 +177,15 @@ impl Server {
                 if kind == Kind::Forward {
                     return Ok(forward::answer(request, &tasks).await);
                 }
-                seen.answer(&request, &record)
+                if request.uri().path() == stream::PATH {
+                    return Ok(stream::answer(request, &tasks));
+                }
+                let answer = seen.answer(&request, &record);
+                // A server of gRPC reads what it is asked before it answers.
+                if answer::is_grpc(request.headers()) {
+                    request.into_body().collect().await.ok();
+                }
+                answer
             }
         });
         let builder = auto::Builder::new(TokioExecutor::new());

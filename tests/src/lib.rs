@@ -1,8 +1,9 @@
 //! What tests, the demo and benchmarks share: comparison with recorded data,
-//! a mesh in network namespaces, load.
+//! a mesh in network namespaces, load, and what takes telemetry.
 
 pub mod app;
 pub mod bench;
+pub mod browser;
 pub mod call;
 pub mod check;
 pub mod client;
@@ -21,3 +22,5 @@ pub mod oracle;
 pub mod plane;
 pub mod process;
 pub mod program;
+pub mod report;
+pub mod telemetry;

@@ -74,6 +74,8 @@ struct Bench {
     /// The objects of the mesh.
     #[arg(long, default_value = "samples/bookinfo", value_name = "DIR")]
     objects: PathBuf,
+    #[command(flatten)]
+    amount: bench::Amount,
 }
 
 /// Flags of `harness echo`.
@@ -132,7 +134,8 @@ fn main() -> ExitCode {
 
 fn bench(args: &Bench) -> ExitCode {
     interrupt::handle(remove_held, exit);
-    let result = bench::options(&args.objects).and_then(|options| bench::run(args.what, &options));
+    let result =
+        bench::options(&args.objects).and_then(|options| bench::run(args.what, &options, args.amount));
     interrupt::wait_if_interrupted();
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -32,6 +32,8 @@ pub const ISTIOD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 /// Where istiod finds its settings, below the directory in which it runs.
 pub const SETTINGS: &str = "etc/istio/config/mesh";
+/// Who counts, where settings do not say it: as an installation of Istio has it.
+const COUNTED: &str = "defaultProviders: {metrics: [prometheus]}\n";
 /// Longest wait for something to become true.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -129,7 +131,10 @@ impl Mesh {
             fs::create_dir(dir.join("log")).with_context(|| dir.display().to_string())?;
             let programs = programs.install(&dir.join("bin"))?;
             copy_objects(&options.objects, &objects)?;
-            for (path, text) in files {
+            let has_settings = files.iter().any(|(path, _)| *path == SETTINGS);
+            let own = (!has_settings).then_some((SETTINGS, ""));
+            for (path, text) in files.iter().copied().chain(own) {
+                let text = if path == SETTINGS { &complete(text) } else { text };
                 let file = dir.join(path);
                 fs::create_dir_all(file.parent().context("a file has a folder")?)?;
                 fs::write(&file, text).with_context(|| file.display().to_string())?;
@@ -276,7 +281,7 @@ impl Mesh {
     /// # Errors
     /// When it does not end, or does not get ready.
     pub fn set(&mut self, settings: &str) -> anyhow::Result<()> {
-        fs::write(self.dir.join(SETTINGS), settings).context(SETTINGS)?;
+        fs::write(self.dir.join(SETTINGS), complete(settings)).context(SETTINGS)?;
         self.istiod.stop()?;
         self.istiod.start()
     }
@@ -319,6 +324,14 @@ impl Drop for Mesh {
         // Everybody is asked at once: they need not wait for each other.
         self.place.remove();
     }
+}
+
+/// Settings that say who counts.
+fn complete(settings: &str) -> String {
+    if settings.contains("defaultProviders") {
+        return settings.to_owned();
+    }
+    format!("{}\n{COUNTED}", settings.trim_end())
 }
 
 fn copy_objects(from: &Path, to: &Path) -> anyhow::Result<()> {

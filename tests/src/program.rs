@@ -10,6 +10,9 @@ pub const ENVOY: &str = "ISTIO_TEST_ENVOY";
 /// Set to `1` where a test must not be left out for want of root or Envoy.
 pub const REQUIRE: &str = "ISTIO_TEST_REQUIRE";
 
+/// File of the module by which Envoy counts Istio's metrics.
+pub const MODULE: &str = "libistio_telemetry.so";
+
 /// Names the static istio-init that `scripts/small` builds.
 pub const SMALL: &str = "ISTIO_TEST_SMALL_INIT";
 
@@ -74,6 +77,16 @@ impl Programs {
         Ok(Self { harness: ours.join("harness"), ours, envoy })
     }
 
+    /// The module for Envoy, which the agent finds beside itself.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn module(&self) -> anyhow::Result<PathBuf> {
+        let path = self.ours.join(MODULE);
+        ensure!(path.is_file(), "{MODULE} is not built; run: cargo build -p istio-telemetry");
+        Ok(path)
+    }
+
     /// The file of one of our programs.
     pub fn ours(&self, name: &str) -> PathBuf {
         self.ours.join(name)
@@ -96,6 +109,10 @@ impl Programs {
         };
         for name in ["istiod", "istio-agent", "istio-init", "istioctl"] {
             place(&self.ours(name), name)?;
+        }
+        // Without it all works but Istio's metrics.
+        if let Ok(module) = self.module() {
+            place(&module, MODULE)?;
         }
         Ok(Self {
             harness: place(&self.harness, "harness")?,

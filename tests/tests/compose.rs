@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, ensure};
 use istio_tests::docker::Docker;
 use istio_tests::mesh::Mesh;
-use istio_tests::program::{Programs, can_run};
+use istio_tests::program::{MODULE, Programs, can_run};
 use libtest_mimic::{Arguments, Trial};
 
 /// Names the archive of the system that images are built on (`scripts/test`).
@@ -76,6 +76,21 @@ fn check(compose: &impl Fn(&[&str]) -> anyhow::Result<String>) -> anyhow::Result
             Ok(())
         })?;
     }
+    for (name, reporter) in [("shop", "source"), ("catalog", "destination")] {
+        Mesh::wait(&format!("{name} counts"), || {
+            let metrics = curl(name, "http://localhost:15020/stats/prometheus")?;
+            let wanted = [
+                "istio_requests_total{",
+                &format!("reporter=\"{reporter}\""),
+                "source_workload=\"shop-v1\"",
+                "destination_workload=\"catalog-v1\"",
+                "connection_security_policy",
+            ];
+            let is_there = metrics.lines().any(|line| wanted.iter().all(|part| line.contains(part)));
+            ensure!(is_there, "no istio_requests_total of shop's calls of catalog");
+            Ok(())
+        })?;
+    }
     // The network of the application is in the mesh, the one of istiod is not.
     let plain =
         "exec 3<>/dev/tcp/10.78.0.22/8000; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -c1 <&3 | wc -c";
@@ -100,6 +115,7 @@ fn build(docker: &Docker) -> anyhow::Result<()> {
     for name in ["istiod", "istio-agent", "istio-init"] {
         strip(&programs.ours(name), &context.path().join("out").join(name))?;
     }
+    strip(&programs.module()?, &context.path().join("out").join(MODULE))?;
     fs::copy(&programs.envoy, context.path().join("out/envoy"))?;
     fs::write(context.path().join("Dockerfile"), format!("FROM {BASE_TAG}\nCOPY out /out\n"))?;
     docker.run(&["build", "-q", "-t", PREBUILT_TAG, &context.path().display().to_string()])?;

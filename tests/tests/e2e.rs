@@ -5,6 +5,8 @@
 mod cases;
 #[path = "e2e/certificate.rs"]
 mod certificate;
+#[path = "e2e/commands.rs"]
+mod commands;
 #[path = "e2e/configuration.rs"]
 mod configuration;
 #[path = "e2e/destinations.rs"]
@@ -19,10 +21,14 @@ mod example;
 mod extensions;
 #[path = "e2e/gateway.rs"]
 mod gateway;
+#[path = "e2e/graph.rs"]
+mod graph;
 #[path = "e2e/interruption.rs"]
 mod interruption;
 #[path = "e2e/istioctl.rs"]
 mod istioctl;
+#[path = "e2e/istioctl_more.rs"]
+mod istioctl_more;
 #[path = "e2e/life.rs"]
 mod life;
 #[path = "e2e/outage.rs"]
@@ -45,6 +51,12 @@ mod services;
 mod sidecar;
 #[path = "e2e/start.rs"]
 mod start;
+#[path = "e2e/telemetry.rs"]
+mod telemetry;
+#[path = "e2e/telemetry_api.rs"]
+mod telemetry_api;
+#[path = "e2e/tracing.rs"]
+mod tracing;
 #[path = "e2e/traffic.rs"]
 mod traffic;
 #[path = "e2e/why.rs"]
@@ -75,6 +87,10 @@ const CASES: &[&[Case]] = &[
     proxyless::CASES,
     services::CASES,
     istioctl::CASES,
+    istioctl_more::CASES,
+    graph::CASES,
+    telemetry_api::CASES,
+    commands::CASES,
     life::CASES,
     outage::CASES,
 ];
@@ -102,6 +118,8 @@ fn main() -> ExitCode {
     let of_cases = of_one_mesh(cases::CASES, cases::start, &mut trials);
     let of_secure = of_one_mesh(secure::CASES, secure::start, &mut trials);
     let of_why = of_one_mesh(why::CASES, why::start, &mut trials);
+    let of_telemetry = of_one_mesh(telemetry::CASES, telemetry::start, &mut trials);
+    let of_tracing = of_one_mesh(tracing::CASES, tracing::start, &mut trials);
     let of_register = of_one_mesh(register::CASES, register::start, &mut trials);
     for (name, case) in
         start::CASES.iter().chain(interruption::CASES).chain(dns::CASES).chain(rotation::CASES)
@@ -123,6 +141,8 @@ fn main() -> ExitCode {
         of_secure,
         of_register,
         of_why,
+        of_telemetry,
+        of_tracing,
     ] {
         drop(mesh.lock().unwrap_or_else(PoisonError::into_inner).take());
     }

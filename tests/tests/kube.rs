@@ -9,12 +9,16 @@ mod authority;
 mod ca;
 #[path = "kube/charts.rs"]
 mod charts;
+#[path = "kube/commands.rs"]
+mod commands;
 #[path = "kube/discovery.rs"]
 mod discovery;
 #[path = "kube/install.rs"]
 mod install;
 #[path = "kube/istioctl.rs"]
 mod istioctl;
+#[path = "kube/istioctl_more.rs"]
+mod istioctl_more;
 #[path = "kube/node.rs"]
 mod node;
 #[path = "kube/outage.rs"]
@@ -52,6 +56,8 @@ const CASES: &[&[Case]] = &[
     register::CASES,
     validate::CASES,
     istioctl::CASES,
+    istioctl_more::CASES,
+    commands::CASES,
     charts::CASES,
 ];
 

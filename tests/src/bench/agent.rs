@@ -49,7 +49,7 @@ fn row(what: &str, mut megabytes: Vec<f64>, aim: &str) {
 }
 
 /// Resident memory in megabytes (10^6).
-fn resident(process: i32) -> anyhow::Result<f64> {
+pub(super) fn resident(process: i32) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;

@@ -1,6 +1,5 @@
 //! What the server says of a request.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 
@@ -13,6 +12,9 @@ use runtime::http::{Body, json, text};
 use serde_json::{Value, json};
 
 use super::recorded::Record;
+
+/// Path for which there is no answer: the connection ends.
+const RESET: &str = "/reset";
 
 /// What is known before a request is read.
 #[derive(Clone, Debug)]
@@ -45,13 +47,12 @@ impl Seen {
         format!("{page}\n").into_bytes()
     }
 
-    pub(super) fn answer(
-        &self,
-        request: &Request<Incoming>,
-        record: &Record,
-    ) -> Result<Response<Body>, Infallible> {
+    pub(super) fn answer(&self, request: &Request<Incoming>, record: &Record) -> io::Result<Response<Body>> {
         let raw = record.take();
         let path = request.uri().path();
+        if path == RESET {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         if let Some(code) = path.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
             return Ok(text(code, ""));
         }
@@ -68,10 +69,13 @@ impl Seen {
         page["path"] = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str).into();
         page["headers"] = all(headers);
         page["raw"] = raw.into();
-        let is_grpc =
-            headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        Ok(if is_grpc { grpc(&page) } else { json(&page) })
+        Ok(if is_grpc(headers) { grpc(&page) } else { json(&page) })
     }
+}
+
+/// Whether a request is one of gRPC.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// All headers; those of one name are joined.

@@ -12,9 +12,11 @@ use base64::engine::general_purpose::STANDARD;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use nix::sys::signal::Signal;
+use pki::key::PrivateKey;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio_rustls::rustls::ServerConfig;
 
 use super::keys::Keys;
 use crate::netns;
@@ -141,6 +143,9 @@ impl Cluster {
         flag("advertise-address", &self.secure.ip().to_string());
         flag("endpoint-reconciler-type", "none");
         flag("secure-port", &self.secure.port().to_string());
+        flag("kubelet-certificate-authority", &file("ca.crt"));
+        flag("kubelet-client-certificate", &file("kubelet-client.crt"));
+        flag("kubelet-client-key", &file("kubelet-client.key"));
         flag("cert-dir", &file("own"));
         flag("tls-cert-file", &file("serving.crt"));
         flag("tls-private-key-file", &file("serving.key"));
@@ -285,6 +290,13 @@ impl Cluster {
         let path = self.dir.path().join(format!("{name}.kubeconfig"));
         fs::write(&path, config.to_string())?;
         Ok(path)
+    }
+
+    /// What a server of a node is known by, and knows the API server by.
+    pub(super) fn server_config(&self, address: IpAddr) -> anyhow::Result<ServerConfig> {
+        let (certificate, key) = self.keys.serving(address)?;
+        let key = PrivateKey::from_pem(&key)?;
+        Ok(pki::verify::server_config(&certificate, &key, self.root(), &[b"http/1.1"])?)
     }
 
     /// A folder that is removed with the cluster.

@@ -34,14 +34,26 @@ impl Keys {
         let accounts = KeyPair::generate()?;
         fs::write(keys.file("accounts.key"), accounts.serialize_pem())?;
         fs::write(keys.file("accounts.pub"), accounts.public_key_pem())?;
-        let mut serving =
-            CertificateParams::new(["localhost", "kubernetes.default.svc"].map(str::to_owned).to_vec())?;
-        serving.subject_alt_names.push(SanType::IpAddress(address));
-        serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let (certificate, key) = keys.sign(&serving)?;
+        let (certificate, key) = keys.serving(address)?;
         fs::write(keys.file("serving.crt"), certificate)?;
         fs::write(keys.file("serving.key"), key)?;
+        // What kubelets know the API server by.
+        let mut client = CertificateParams::new(Vec::<String>::new())?;
+        client.distinguished_name.push(DnType::CommonName, "kube-apiserver-kubelet-client");
+        client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let (certificate, key) = keys.sign(&client)?;
+        fs::write(keys.file("kubelet-client.crt"), certificate)?;
+        fs::write(keys.file("kubelet-client.key"), key)?;
         Ok(keys)
+    }
+
+    /// Certificate and key of a server at an address, PEM.
+    pub(super) fn serving(&self, address: IpAddr) -> anyhow::Result<(String, String)> {
+        let mut params =
+            CertificateParams::new(["localhost", "kubernetes.default.svc"].map(str::to_owned).to_vec())?;
+        params.subject_alt_names.push(SanType::IpAddress(address));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(&params)
     }
 
     /// The file of that name.

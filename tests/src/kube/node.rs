@@ -11,6 +11,7 @@
 mod container;
 mod controllers;
 mod field;
+mod kubelet;
 mod life;
 mod mirror;
 mod probe;
@@ -182,6 +183,22 @@ impl Node {
                 })
                 .ok();
             }));
+            {
+                let ports =
+                    std::net::TcpListener::bind((ADDRESS, kubelet::PORT)).context("port of the kubelet")?;
+                ports.set_nonblocking(true)?;
+                let tls = cluster.server_config(ADDRESS.into())?;
+                let lodgers = lodgers.clone();
+                let find: kubelet::Find = Arc::new(move |namespace, pod| {
+                    let lodgers = lock(&lodgers);
+                    let mut of_name =
+                        lodgers.iter().filter(|((of, name, _), _)| of == namespace && name == pod);
+                    of_name.next_back().map(|(_, lodger)| lodger.namespace.clone())
+                });
+                let _context = cluster.runtime.handle().enter();
+                let listener = tokio::net::TcpListener::from_std(ports)?;
+                tasks.spawn("kubelet", kubelet::serve(tasks.clone(), listener, tls, find));
+            }
             let (machine, outside) = (machine.clone(), outside.clone());
             Ok(Self { cluster, outside, machine, shared, lodgers, tasks, threads, place: place.clone() })
         })
@@ -338,6 +355,7 @@ fn register(cluster: &Cluster) -> anyhow::Result<()> {
         }},
         "status": {
             "addresses": [{"type": "InternalIP", "address": ADDRESS.to_string()}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet::PORT}},
             "conditions": [{"type": "Ready", "status": "True"}],
             "nodeInfo": {
                 "kubeletVersion": "v1.33.0", "kubeProxyVersion": "", "machineID": "", "systemUUID": "", "bootID": "",

@@ -29,7 +29,7 @@ pub struct Istiod {
     program: PathBuf,
     objects: PathBuf,
     dir: PathBuf,
-    log: PathBuf,
+    pub(super) log: PathBuf,
 }
 
 impl Istiod {

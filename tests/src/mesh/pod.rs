@@ -238,7 +238,7 @@ impl Pod {
         Ok(())
     }
 
-    fn agent_log(&self) -> PathBuf {
+    pub(super) fn agent_log(&self) -> PathBuf {
         self.log.join(format!("{}.proxy.log", self.workload.name))
     }
 

@@ -21,7 +21,7 @@ impl Mesh {
             let workload = &pod.workload;
             json!({
                 "name": workload.name, "namespace": workload.namespace,
-                "netns": pod.network, "labels": workload.labels,
+                "netns": pod.network, "labels": workload.labels, "log": pod.agent_log(),
             })
         });
         let istiod = self.programs.ours("istiod");
@@ -34,7 +34,7 @@ impl Mesh {
             self.istiod.state.display().to_string(),
         ];
         let text = json!({
-            "istiods": [{"name": "istiod", "netns": self.istiod.namespace}],
+            "istiods": [{"name": "istiod", "netns": self.istiod.namespace, "log": self.istiod.log}],
             "roots": self.istiod.state.join("roots.pem"),
             "tokenCommand": token,
             "objects": self.objects,

@@ -34,8 +34,6 @@ enum Rule {
     UnknownCommand,
     /// A difference may be told by other hunks.
     Hunks,
-    /// A command that is still to be written.
-    NotYet,
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,7 +148,7 @@ fn differs(case: &Case, ours: &Answer, listed: Option<&&Listed>) -> Option<Strin
     if rule == Some(Rule::Help) {
         return help(case, ours, listed.map(|one| one.flags.as_slice()).unwrap_or_default());
     }
-    if matches!(rule, Some(Rule::OtherCommand | Rule::NotYet)) {
+    if rule == Some(Rule::OtherCommand) {
         return None;
     }
     if rule == Some(Rule::UnknownCommand) {

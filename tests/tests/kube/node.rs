@@ -23,6 +23,7 @@ use runtime::tasks::Tasks;
 use serde_json::{Value, json};
 use tonic::Code;
 
+use super::commands;
 use super::install::{self, SYSTEM};
 
 type Case = (&'static str, fn(&mut Node) -> anyhow::Result<()>);
@@ -33,6 +34,7 @@ const CASES: &[Case] = &[
     ("node_strict_refuses_plaintext", strict),
     ("node_a_route_takes_effect", route),
     ("node_a_gateway_serves_from_outside", gateway),
+    ("node_istioctl_reaches_pods_through_the_api_server", istioctl),
     ("node_one_of_two_istiods_is_killed_under_load", kill_istiod),
     ("node_one_of_two_istiods_hands_over_under_load", hand_over),
     ("node_the_api_server_is_away_under_load", kill_api),
@@ -192,6 +194,11 @@ fn route(node: &mut Node) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+fn istioctl(node: &mut Node) -> anyhow::Result<()> {
+    Mesh::wait("productpage", || productpage(node, None)).with_context(|| node.report())?;
+    commands::reach(node)
 }
 
 fn gateway(node: &mut Node) -> anyhow::Result<()> {

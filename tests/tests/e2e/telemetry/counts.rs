@@ -1,0 +1,337 @@
+//! Traffic of every kind, and what is counted of it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::Request;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use istio_tests::call::{Call, Scheme};
+use istio_tests::echo::stream;
+use istio_tests::mesh::{CLIENT, Mesh};
+use istio_tests::netns::within;
+use istio_tests::telemetry::scrape::Labels;
+use prost::Message as _;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::world::{API, BACK_POD, EDGE as EDGE_POD, call, repeat};
+use super::{
+    BACK, BACK_SERVICE, Before, CLOSED, Count, EDGE, End, FRONT, OPENED, RECEIVED, REQUEST_MESSAGES,
+    REQUESTS, RESPONSE_MESSAGES, SENT, SHADOW, SHADOW_SERVICE, UNKNOWN, count, ends, http, is_clean,
+    security, with,
+};
+
+/// The front's calls of the back, as either side labels them.
+fn both() -> [(&'static str, Labels); 2] {
+    [
+        ("front", ends("source", FRONT, BACK, BACK_SERVICE)),
+        ("back", ends("destination", FRONT, BACK, BACK_SERVICE)),
+    ]
+}
+
+/// Counts of the same on both sides.
+fn on_both<'a>(of: impl Fn(&Labels) -> Vec<Count>) -> Vec<(&'a str, Vec<Count>)> {
+    both().into_iter().map(|(pod, labels)| (pod, of(&labels))).collect()
+}
+
+pub(super) fn requests(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let before = Before::of(mesh, &["front", "back"])?;
+    let front = &mesh.pod("front")?.network;
+    is_clean(&repeat(&call(Scheme::Http, 80, "/one"), front, 7, 200)?)?;
+    is_clean(&repeat(&call(Scheme::Http2, 85, "/two"), front, 5, 200)?)?;
+    repeat(&call(Scheme::Http, 80, "/status/404"), front, 3, 404)?;
+    before.wait(
+        mesh,
+        &on_both(|labels| {
+            vec![
+                count(REQUESTS, &http(labels, "200", "-"), 12),
+                count(REQUESTS, &http(labels, "404", "-"), 3),
+            ]
+        }),
+    )
+}
+
+/// How a call of gRPC ended.
+fn ended(labels: &Labels, status: &str) -> Labels {
+    with(&http(labels, "200", "-"), &[("request_protocol", "grpc"), ("grpc_response_status", status)])
+}
+
+pub(super) fn grpc(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let before = Before::of(mesh, &["front", "back"])?;
+    let front = &mesh.pod("front")?.network;
+    let unary = Call { host: "back:7070".into(), ..call(Scheme::Grpc, 7070, "/istio.test.Echo/Echo") };
+    let last = repeat(&unary, front, 4, 200)?;
+    ensure!(last.grpc == Some(0), "{last:?}");
+    is_clean(&last)?;
+    for _ in 0..2 {
+        let status = within(front, || exchange(unary.address, 5, "7"))?;
+        ensure!(status == "7", "status {status}");
+    }
+    before.wait(
+        mesh,
+        &on_both(|labels| {
+            vec![
+                count(REQUESTS, &ended(labels, "0"), 4),
+                count(REQUESTS, &ended(labels, "7"), 2),
+                count(REQUEST_MESSAGES, labels, 4 + 2 * 5),
+                count(RESPONSE_MESSAGES, labels, 4 + 2 * 5),
+            ]
+        }),
+    )
+}
+
+/// Sends messages one after the other, each when the one before has come back; returns the
+/// status in the trailers.
+async fn exchange(address: SocketAddr, messages: usize, status: &str) -> anyhow::Result<String> {
+    let connection = TcpStream::connect(address).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(connection)).await?;
+    #[expect(clippy::disallowed_methods, reason = "ends with its connection")]
+    tokio::spawn(connection);
+    let (frames, body) = mpsc::channel::<Result<Frame<Bytes>, std::convert::Infallible>>(1);
+    let request = Request::post(format!("http://back:7070{}", stream::PATH))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header(stream::STATUS, status)
+        .body(StreamBody::new(ReceiverStream::new(body)))?;
+    let mut message = BytesMut::from(&[0][..]);
+    message.put_u32(4);
+    message.put_slice(b"ping");
+    let message = message.freeze();
+    // The server answers only when it is spoken to.
+    frames.send(Ok(Frame::data(message.clone()))).await?;
+    let mut body = sender.send_request(request).await?.into_body();
+    let mut came = 0;
+    let mut sent = 1;
+    let mut frames = Some(frames);
+    let mut trailers = None;
+    while let Some(frame) = tokio::time::timeout(Duration::from_secs(10), body.frame()).await? {
+        match frame?.into_data() {
+            Ok(data) => came += data.len(),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+        if came == sent * message.len() {
+            match &frames {
+                Some(frames) if sent < messages => {
+                    sent += 1;
+                    frames.send(Ok(Frame::data(message.clone()))).await?;
+                }
+                _ => frames = None,
+            }
+        }
+    }
+    ensure!(came == messages * message.len(), "{came} bytes came back");
+    let trailers = trailers.context("no trailers")?;
+    Ok(trailers.get("grpc-status").context("no status")?.to_str()?.to_owned())
+}
+
+/// A connection, as one side labels it.
+fn tcp(labels: &Labels) -> Labels {
+    let policy = security(labels);
+    let more = [("request_protocol", "tcp"), ("response_flags", "-"), ("connection_security_policy", policy)];
+    with(labels, &more)
+}
+
+pub(super) fn connections(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let before = Before::of(mesh, &["front", "back"])?;
+    let front = &mesh.pod("front")?.network;
+    let mut answered = 0;
+    for _ in 0..3 {
+        let reply = call(Scheme::Tcp, 9090, "").from(front)?;
+        answered += u32::try_from(reply.server.to_string().len() + 1)?;
+    }
+    let counts = |labels: &Labels| {
+        let labels = tcp(labels);
+        vec![
+            count(OPENED, &labels, 3),
+            count(CLOSED, &labels, 3),
+            count(RECEIVED, &labels, 3 * 6),
+            count(SENT, &labels, answered),
+        ]
+    };
+    // Connections carry no headers: of the other side the certificate alone tells.
+    let known = |end: End| End { namespace: end.namespace, ..UNKNOWN };
+    let source = with(
+        &ends("source", FRONT, known(BACK), BACK_SERVICE),
+        &[("destination_principal", "spiffe://cluster.local/ns/shop/sa/back")],
+    );
+    let destination = with(
+        &ends("destination", known(FRONT), BACK, BACK_SERVICE),
+        &[("source_principal", "spiffe://cluster.local/ns/shop/sa/front")],
+    );
+    before.wait(mesh, &[("front", counts(&source)), ("back", counts(&destination))])
+}
+
+/// What a workload says of itself, that is none.
+fn claim() -> String {
+    let text = |value: &str| prost_types::Value {
+        kind: Some(prost_types::value::Kind::StringValue(value.to_owned())),
+    };
+    let fields =
+        [("NAME", "admin-1"), ("NAMESPACE", "admins"), ("WORKLOAD_NAME", "admin"), ("CLUSTER_ID", "moon")];
+    let fields = fields.map(|(name, value)| (name.to_owned(), text(value)));
+    base64::engine::general_purpose::STANDARD
+        .encode(prost_types::Struct { fields: fields.into_iter().collect() }.encode_to_vec())
+}
+
+/// Headers by which a client pretends to be that workload.
+fn pretending() -> Vec<(String, String)> {
+    vec![
+        ("x-envoy-peer-metadata".into(), claim()),
+        (
+            "x-envoy-peer-metadata-id".into(),
+            "sidecar~10.0.0.1~admin-1.admins~admins.svc.cluster.local".into(),
+        ),
+    ]
+}
+
+pub(super) fn plaintext(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let before = Before::of(mesh, &["front", "back", "edge"])?;
+    let address = SocketAddr::from((BACK_POD, 18080));
+    let honest = Call { address, ..call(Scheme::Http, 80, "/plain") };
+    let spoofed = Call { headers: pretending(), ..honest.clone() };
+    is_clean(&repeat(&honest, &mesh.client, 2, 200)?)?;
+    is_clean(&repeat(&spoofed, &mesh.client, 4, 200)?)?;
+    // An application is no more believed than a client outside.
+    let front = &mesh.pod("front")?.network;
+    let by_front = Call { headers: pretending(), ..call(Scheme::Http, 80, "/plain") };
+    is_clean(&repeat(&by_front, front, 3, 200)?)?;
+    // Neither is who asks a gateway.
+    let by_gateway = Call {
+        address: SocketAddr::from((EDGE_POD, 8080)),
+        host: "shop.example".into(),
+        headers: pretending(),
+        ..call(Scheme::Http, 80, "/plain")
+    };
+    is_clean(&repeat(&by_gateway, &mesh.client, 2, 200)?)?;
+    let plain = ends("destination", UNKNOWN, BACK.plain(), BACK_SERVICE);
+    let [(_, front), (_, back)] = both();
+    let edge = ends("source", EDGE, BACK, BACK_SERVICE);
+    let of_edge = ends("destination", EDGE, BACK, BACK_SERVICE);
+    let requests = |labels: &Labels, number| count(REQUESTS, &http(labels, "200", "-"), number);
+    before.wait(
+        mesh,
+        &[
+            ("back", vec![requests(&plain, 6), requests(&back, 3), requests(&of_edge, 2)]),
+            ("front", vec![requests(&front, 3)]),
+            ("edge", vec![requests(&edge, 2)]),
+        ],
+    )?;
+    for pod in ["front", "back", "edge"] {
+        let page = mesh.pod(pod)?.istio_metrics(names::port::ENVOY_PROMETHEUS)?;
+        let found = page.keys().find(|(_, labels)| labels.values().any(|value| value.contains("admin")));
+        ensure!(found.is_none(), "{pod}: {found:?}");
+    }
+    Ok(())
+}
+
+pub(super) fn failures(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let before = Before::of(mesh, &["front", "back"])?;
+    let front = &mesh.pod("front")?.network;
+    repeat(&call(Scheme::Http, 80, "/secret"), front, 5, 403)?;
+    repeat(&call(Scheme::Http, 80, "/reset"), front, 2, 503)?;
+    repeat(&call(Scheme::Http, 80, "/status/503"), front, 2, 503)?;
+    let [(_, source), (_, destination)] = both();
+    before.wait(
+        mesh,
+        &[
+            (
+                "front",
+                vec![
+                    count(REQUESTS, &http(&source, "403", "-"), 5),
+                    count(REQUESTS, &http(&source, "503", "-"), 2),
+                    // Tried twice again, and given up.
+                    count(REQUESTS, &http(&source, "503", "URX"), 2),
+                ],
+            ),
+            (
+                "back",
+                vec![
+                    count(REQUESTS, &http(&destination, "403", "-"), 5),
+                    // The application ended the connection.
+                    count(REQUESTS, &http(&destination, "503", "UC"), 2),
+                    count(REQUESTS, &http(&destination, "503", "-"), 6),
+                ],
+            ),
+        ],
+    )
+}
+
+pub(super) fn mirrored(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let before = Before::of(mesh, &["front", "back", "shadow"])?;
+    repeat(&call(Scheme::Http, 80, "/mirror"), &mesh.pod("front")?.network, 4, 200)?;
+    let mut wanted = on_both(|labels| vec![count(REQUESTS, &http(labels, "200", "-"), 4)]);
+    let shadow = ends("destination", FRONT, SHADOW, SHADOW_SERVICE);
+    wanted.push(("shadow", vec![count(REQUESTS, &http(&shadow, "200", "-"), 4)]));
+    before.wait(mesh, &wanted)
+}
+
+pub(super) fn gateway(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let before = Before::of(mesh, &["edge", "back"])?;
+    let to = |host: &str| Call {
+        address: SocketAddr::from((EDGE_POD, 8080)),
+        host: host.into(),
+        ..call(Scheme::Http, 80, "/in")
+    };
+    is_clean(&repeat(&to("shop.example"), &mesh.client, 5, 200)?)?;
+    repeat(&to("other.example"), &mesh.client, 2, 404)?;
+    let edge = ends("source", EDGE, BACK, BACK_SERVICE);
+    // Nothing that the mesh knows of was asked for.
+    let nowhere = ends("source", EDGE.plain(), UNKNOWN, ("unknown", "unknown", "unknown"));
+    let back = ends("destination", EDGE, BACK, BACK_SERVICE);
+    before.wait(
+        mesh,
+        &[
+            (
+                "edge",
+                vec![
+                    count(REQUESTS, &http(&edge, "200", "-"), 5),
+                    count(REQUESTS, &http(&nowhere, "404", "NR"), 2),
+                ],
+            ),
+            ("back", vec![count(REQUESTS, &http(&back, "200", "-"), 5)]),
+        ],
+    )
+}
+
+pub(super) fn outside(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let before = Before::of(mesh, &["front"])?;
+    let front = &mesh.pod("front")?.network;
+    let to = |address: Ipv4Addr, port: u16, host: &str, scheme| Call {
+        address: SocketAddr::from((address, port)),
+        host: host.into(),
+        ..call(scheme, port, "/out")
+    };
+    // What the mesh knows of, what it does not, and connections of unknown content.
+    is_clean(&repeat(&to(API, 80, "api.example", Scheme::Http), front, 3, 200)?)?;
+    is_clean(&repeat(&to(CLIENT, 80, "elsewhere.example", Scheme::Http), front, 2, 200)?)?;
+    let reply = to(CLIENT, 19092, "", Scheme::Tcp).from(front)?;
+    let answered = u32::try_from(reply.server.to_string().len() + 1)?;
+    // An endpoint of a ServiceEntry is a workload of its namespace that istiod tells of.
+    let endpoint =
+        End { workload: "api-0", namespace: "shop", service: "api-0", cluster: "Kubernetes", ..UNKNOWN };
+    let api = ends("source", FRONT.plain(), endpoint, ("api.example", "api.example", "shop"));
+    let elsewhere =
+        ends("source", FRONT.plain(), UNKNOWN, ("elsewhere.example", "PassthroughCluster", "unknown"));
+    let bytes = tcp(&ends("source", FRONT.plain(), UNKNOWN, ("unknown", "PassthroughCluster", "unknown")));
+    before.wait(
+        mesh,
+        &[(
+            "front",
+            vec![
+                count(REQUESTS, &http(&api, "200", "-"), 3),
+                count(REQUESTS, &http(&elsewhere, "200", "-"), 2),
+                count(OPENED, &bytes, 1),
+                count(CLOSED, &bytes, 1),
+                count(RECEIVED, &bytes, 6),
+                count(SENT, &bytes, answered),
+            ],
+        )],
+    )
+}
