@@ -111,6 +111,16 @@ fn trace(mesh: &Mesh, collector: &Collector, path: &str) -> anyhow::Result<[Span
     Ok([client, server])
 }
 
+/// Asks until the spans are as they should be: a connection that is kept from before is of the
+/// former settings, until Envoy ends it.
+fn wait_one(mesh: &Mesh, collector: &Collector, path: &str, word: &str) -> anyhow::Result<()> {
+    let mut attempt = 0;
+    Mesh::wait("spans of the new settings", || {
+        attempt += 1;
+        is_one(&trace(mesh, collector, &format!("{path}/{attempt}"))?, word)
+    })
+}
+
 /// Whether two spans belong together as they should.
 fn is_one(spans: &[Span; 2], word: &str) -> anyhow::Result<()> {
     let [client, server] = spans;
@@ -135,12 +145,12 @@ fn is_one(spans: &[Span; 2], word: &str) -> anyhow::Result<()> {
 fn open_telemetry(mesh: &mut Mesh) -> anyhow::Result<()> {
     let collector = Collector::start(&mesh.client, &folder(mesh, "otel"))?;
     apply(mesh, &traced("otel", 100, "all"), "\"all\"")?;
-    is_one(&trace(mesh, &collector, "/otel/all")?, "all")?;
+    wait_one(mesh, &collector, "/otel/all", "all")?;
     // Of none, none comes: spans go in their order, so what comes later says so.
     apply(mesh, &traced("otel", 0, "none"), "\"none\"")?;
     repeat(&call(Scheme::Http, 80, "/otel/none"), &mesh.pod("front")?.network, 20, 200)?;
     apply(mesh, &traced("otel", 100, "again"), "\"again\"")?;
-    is_one(&trace(mesh, &collector, "/otel/again")?, "again")?;
+    wait_one(mesh, &collector, "/otel/again", "again")?;
     ensure!(collector.trace("/otel/none", 0)?.is_empty(), "{:?}", collector.trace("/otel/none", 0));
     end(mesh)
 }
@@ -149,7 +159,7 @@ fn by_http(mesh: &mut Mesh) -> anyhow::Result<()> {
     let collector = Collector::start(&mesh.client, &folder(mesh, "zipkin"))?;
     for provider in ["zipkin", "otel-http"] {
         apply(mesh, &traced(provider, 100, provider), &format!("\"{provider}\""))?;
-        is_one(&trace(mesh, &collector, &format!("/by/{provider}"))?, provider)?;
+        wait_one(mesh, &collector, &format!("/by/{provider}"), provider)?;
     }
     end(mesh)
 }
