@@ -161,6 +161,11 @@ impl Registry {
     /// `most` already, the one with the labels `overflow` takes its place.
     pub fn series(&self, name: &str, kind: Kind, most: usize, labels: &str, overflow: &str) -> Arc<Series> {
         let mut families = self.families();
+        // Most metrics of a request have the same labels: one text, a kilobyte, serves all.
+        let text = families
+            .values()
+            .find_map(|family| family.series.get_key_value(labels))
+            .map(|(text, _)| text.clone());
         let family = match families.get_mut(name) {
             Some(family) => family,
             None => families.entry(name.to_owned()).or_insert(Family { kind, series: BTreeMap::new() }),
@@ -172,14 +177,14 @@ impl Registry {
         if let Some(known) = family.series.get(labels) {
             return Arc::clone(known);
         }
-        let mut labels = labels;
+        let mut text = text.unwrap_or_else(|| labels.into());
         if family.series.len() >= most {
             if self.overflowed.fetch_add(1, Ordering::Relaxed) == 0 {
                 log::warn(&format!("{name} has {most} series; new ones are counted with unknown labels"));
             }
-            labels = overflow;
+            text = overflow.into();
         }
-        let series = family.series.entry(labels.into()).or_insert_with(|| Arc::new(self.make(name, kind)));
+        let series = family.series.entry(text).or_insert_with(|| Arc::new(self.make(name, kind)));
         Arc::clone(series)
     }
 

@@ -30,6 +30,17 @@ fn buckets_are_cumulative_and_exact_at_their_limit() {
 }
 
 #[test]
+fn metrics_of_the_same_labels_share_their_text() {
+    let registry = Registry::new(None);
+    registry.series("a", Kind::Counter, 10, "x=\"1\"", "");
+    registry.series("b", Kind::Histogram, 10, "x=\"1\"", "");
+    let families = registry.families();
+    let texts: Vec<_> = families.values().flat_map(|family| family.series.keys()).collect();
+    assert_eq!(texts.len(), 2);
+    assert!(Arc::ptr_eq(texts[0], texts[1]));
+}
+
+#[test]
 fn too_many_series_are_counted_in_one() {
     let registry = Registry::new(None);
     for client in 0..5 {

@@ -159,8 +159,13 @@ fn switches(mesh: &mut Mesh) -> anyhow::Result<()> {
         ensure!(after.0 == before.0 && after.1 > before.1, "{before:?}, then {after:?}");
         Ok(())
     })?;
-    let filters = mesh.pod(SERVER)?.config_dump()?.to_string();
-    ensure!(!filters.contains("\"name\":\"istio.stats\""), "the filter that counts is there still");
+    let mut filters = String::new();
+    // A listener that was replaced is shown as long as it drains.
+    Mesh::wait("the filter that counts is gone", || {
+        filters = mesh.pod(SERVER)?.config_dump()?.to_string();
+        ensure!(!filters.contains("\"name\":\"istio.stats\""), "the filter that counts is there still");
+        Ok(())
+    })?;
     ensure!(filters.contains("\"name\":\"istio.metadata_exchange\""), "nobody would know details");
     remove(mesh)
 }

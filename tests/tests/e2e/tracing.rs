@@ -22,8 +22,14 @@ pub(crate) const CASES: &[Case] = &[
 
 const FILE: &str = "telemetry.yaml";
 
-/// Who takes spans and logs, outside of the mesh.
-const OBJECTS: &str = "apiVersion: v1
+/// Who takes spans and logs, outside of the mesh. No connection serves two requests: one
+/// from before a change is treated as it was then.
+const OBJECTS: &str = "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: back, namespace: shop}
+spec: {host: back, trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}}
+---
+apiVersion: v1
 kind: Service
 metadata: {name: collector, namespace: shop}
 spec:
