@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use nix::mount::{MntFlags, umount2};
 
 use crate::netns::pause;
 use crate::process::Process;
@@ -107,6 +108,14 @@ impl Drop for Docker {
     fn drop(&mut self) {
         if let Err(error) = self.engine.stop(STOP) {
             eprintln!("dockerd: {error}");
+        }
+        // The engine leaves the mount behind that held its containers' namespaces.
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+        for point in points.filter(|point| point.starts_with(&self.dir)) {
+            if let Err(error) = umount2(point, MntFlags::MNT_DETACH) {
+                eprintln!("{}: {error}", point.display());
+            }
         }
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             eprintln!("{}: {error}", self.dir.display());
