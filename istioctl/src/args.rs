@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod precheck;
 pub mod proxy_config;
 pub mod remote;
+mod switch;
 pub mod tag;
 pub mod validate;
 pub mod wait;
@@ -212,9 +213,18 @@ pub struct Global {
     pub mesh: Option<PathBuf>,
 }
 
+/// The longest time that Go knows, nanoseconds in 63 bits.
+const LONGEST: std::time::Duration = std::time::Duration::from_nanos(i64::MAX as u64);
+
 /// A time as Go writes it: `1m30s`, `500ms`.
 pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
     let wrong = || format!("{text:?} is no time; write for example 15s or 1m30s");
+    if text == "0" {
+        return Ok(std::time::Duration::ZERO);
+    }
+    if text.is_empty() {
+        return Err(wrong());
+    }
     let mut total = 0.0;
     let mut rest = text;
     while !rest.is_empty() {
@@ -235,7 +245,12 @@ pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
             };
         rest = &rest[unit_end..];
     }
-    std::time::Duration::try_from_secs_f64(total).map_err(|_| wrong())
+    let told = std::time::Duration::try_from_secs_f64(total).map_err(|_| wrong())?;
+    // As long as in Go; the clock goes further.
+    if told > LONGEST {
+        return Err(format!("{text:?} is too long: at most 2562047h"));
+    }
+    Ok(told)
 }
 
 #[cfg(test)]
@@ -255,7 +270,9 @@ mod tests {
     fn times_are_written_as_in_go() {
         assert_eq!(duration("1m30s").unwrap(), Duration::from_secs(90));
         assert_eq!(duration("1.5s").unwrap(), Duration::from_millis(1500));
-        for wrong in ["15", "1x", "s", "1e400s"] {
+        assert_eq!(duration("0").unwrap(), Duration::ZERO);
+        assert_eq!(duration("2562047h").unwrap(), Duration::from_secs(2_562_047 * 3600));
+        for wrong in ["", "15", "1x", "s", "1e400s", "2562048h", "99999999999h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

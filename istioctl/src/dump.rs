@@ -225,6 +225,12 @@ impl<'a> ConfigDump<'a> {
         Ok(Self { sections: sections.collect::<Result<_, _>>().map_err(Error::Json)? })
     }
 
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sections.is_empty()
+    }
+
     /// The texts of all sections of a type.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::render::plain::plain;
+
 /// The end of a command that did not succeed.
 #[derive(Debug)]
 pub struct Failure {
@@ -30,7 +32,7 @@ impl Failure {
     #[must_use]
     pub fn report(self) -> ExitCode {
         if let Some(error) = self.error {
-            eprintln!("Error: {error:#}");
+            eprintln!("Error: {}", plain(&format!("{error:#}")));
         }
         ExitCode::from(self.code)
     }

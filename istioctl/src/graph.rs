@@ -9,6 +9,7 @@ mod merge;
 mod prometheus;
 pub mod svg;
 mod text;
+mod way;
 
 use std::collections::BTreeMap;
 

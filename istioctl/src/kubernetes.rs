@@ -1,5 +1,8 @@
-//! Objects of a cluster, for commands that read and write them. A mesh without
-//! Kubernetes has none.
+//! A cluster, as its kubeconfig names it, and objects of it for commands that read and
+//! write them. A mesh without Kubernetes has none.
+
+mod limit;
+mod objects;
 
 use std::fmt::Debug;
 use std::io::{self, BufRead as _, Write};
@@ -7,14 +10,18 @@ use std::io::{self, BufRead as _, Write};
 use anyhow::{Context as _, bail};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, Resource};
+use kube::{Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::args::Global;
-use crate::proxies::cluster::{HINT, config};
+use crate::proxies::admin::CONNECT;
 
+/// Named in errors: what helps who has no cluster.
+pub(crate) const HINT: &str =
+    "name a cluster with --kubeconfig or --context, or a mesh without Kubernetes with --mesh FILE";
 /// Who has written a field, for others that write the same object.
 const MANAGER: &str = "istioctl";
 /// Longest name of a label of DNS.
@@ -50,18 +57,26 @@ impl Kubernetes {
                 "this is about objects of Kubernetes, which a mesh of --mesh does not have; leave --mesh and ISTIOCTL_MESH out"
             );
         }
-        let config = config(global).await?;
-        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let fallback = config.default_namespace.clone();
-        let named = global
-            .namespace
-            .clone()
-            .or_else(|| Some(fallback.clone()).filter(|namespace| namespace != "default"));
+        let mut config = config(global).await?;
+        if let Some(namespace) = &global.namespace {
+            config.default_namespace.clone_from(namespace);
+        }
+        let mut cluster = Self::of(config)?;
+        cluster.named = global.namespace.clone().or(cluster.named);
+        Ok(cluster)
+    }
+
+    /// The cluster of a kubeconfig; nothing is asked yet.
+    ///
+    /// # Errors
+    /// When its credentials cannot be used.
+    pub fn of(config: Config) -> anyhow::Result<Self> {
+        let namespace = config.default_namespace.clone();
         Ok(Self {
-            client: Client::try_from(config).context("client of the API server")?,
-            server,
-            namespace: global.namespace.clone().unwrap_or(fallback),
-            named,
+            server: config.cluster_url.to_string().trim_end_matches('/').to_owned(),
+            client: limit::client(config).context("client of the API server")?,
+            named: Some(namespace.clone()).filter(|namespace| namespace != "default"),
+            namespace,
         })
     }
 
@@ -128,28 +143,6 @@ impl Kubernetes {
         found.with_context(|| format!("{} {name}; {HINT}", K::kind(&())))
     }
 
-    /// What is at a path of the API server, as text; `None` if it has no such path.
-    ///
-    /// # Errors
-    /// When the API server does not answer.
-    pub async fn text(&self, path: &str) -> anyhow::Result<Option<String>> {
-        let request = http::Request::get(path).body(Vec::new())?;
-        match self.client.request_text(request).await {
-            Ok(text) => Ok(Some(text)),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("GET {path}; {HINT}")),
-        }
-    }
-
-    /// The same as JSON.
-    ///
-    /// # Errors
-    /// When the API server does not answer, or with something else.
-    pub async fn json(&self, path: &str) -> anyhow::Result<Option<Value>> {
-        let text = self.text(path).await?;
-        text.map(|text| serde_json::from_str(&text).with_context(|| format!("GET {path}"))).transpose()
-    }
-
     /// Writes an object: makes it, or sets the fields that it has.
     ///
     /// # Errors
@@ -168,6 +161,36 @@ impl Kubernetes {
         applied.with_context(|| format!("apply {kind} {name}"))?;
         Ok(())
     }
+}
+
+/// How a cluster is reached, by the kubeconfig and the flags of all commands.
+async fn config(global: &Global) -> anyhow::Result<Config> {
+    let options = KubeConfigOptions { context: global.context.clone(), ..KubeConfigOptions::default() };
+    let mut config = match (&global.kubeconfig, &global.context) {
+        (Some(path), _) => {
+            let file =
+                Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(file, &options)
+                .await
+                .with_context(|| format!("--kubeconfig {}", path.display()))?
+        }
+        (None, Some(context)) => {
+            Config::from_kubeconfig(&options).await.with_context(|| format!("--context {context}"))?
+        }
+        (None, None) => Config::infer().await.context("there is no cluster").context(HINT)?,
+    };
+    if let Some(user) = &global.as_user {
+        config.auth_info.impersonate = Some(user.clone());
+    }
+    if !global.as_group.is_empty() {
+        config.auth_info.impersonate_groups = Some(global.as_group.clone());
+    }
+    if let Some(uid) = &global.as_uid {
+        config.auth_info.impersonate_uid = Some(uid.clone());
+    }
+    config.connect_timeout = Some(CONNECT.min(global.kubeclient_timeout));
+    config.read_timeout = Some(global.kubeclient_timeout);
+    Ok(config)
 }
 
 /// Asks a question on a terminal; anything but yes, and no answer, is no.

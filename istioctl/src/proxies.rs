@@ -4,6 +4,7 @@
 pub mod admin;
 pub(crate) mod cluster;
 pub mod file;
+mod forwarded;
 mod netns;
 pub(crate) mod objects;
 
@@ -188,7 +189,7 @@ impl Mesh {
     pub async fn credentials(&self) -> anyhow::Result<Credentials> {
         match &self.place {
             Place::Cluster(cluster) => cluster.credentials().await,
-            Place::File(file) => file.credentials(),
+            Place::File(file) => file.credentials().await,
         }
     }
 

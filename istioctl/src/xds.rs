@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use futures_util::stream::{once, pending};
 use hyper_util::rt::TokioIo;
 use prost_types::value::Kind;
-use proto::envoy::config::core::v3::Node;
+use proto::envoy::config::core::v3::{ControlPlane, Node};
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use crate::args::Global;
 use crate::args::xds::Xds;
 use crate::proxies::admin::CONNECT;
 use crate::proxies::{Connection, Credentials, Mesh, Proxy};
+use crate::render::plain::warn;
 
 /// Any page, in the one name of a request.
 pub const PAGE: &str = "istio.io/debug";
@@ -129,7 +130,12 @@ pub async fn ask(
     let mut failures = Vec::new();
     for (istiod, answer) in istiods.iter().zip(join_all(asked).await) {
         match answer {
-            Ok(answer) => answers.push(answer),
+            Ok(mut answer) => {
+                if question.type_url == PAGE {
+                    name(&mut answer, istiod);
+                }
+                answers.push(answer);
+            }
             Err(error) => failures.push(error.context(format!("istiod {istiod}"))),
         }
     }
@@ -138,9 +144,19 @@ pub async fn ask(
         return Err(failures.next().context("nobody was asked")?);
     }
     for failure in failures {
-        eprintln!("Warning: {failure:#}");
+        warn(format!("{failure:#}"));
     }
     Ok(answers)
+}
+
+/// With pages istiods do not say who they are; the pod that was asked is known.
+fn name(answer: &mut DiscoveryResponse, istiod: &Proxy) {
+    let own = Identifier { component: "istiod".into(), id: istiod.name.clone(), ..Identifier::default() };
+    if answer.control_plane.is_none()
+        && let Ok(identifier) = serde_json::to_string(&own)
+    {
+        answer.control_plane = Some(ControlPlane { identifier });
+    }
 }
 
 async fn one(

@@ -30,6 +30,13 @@ use crate::metrics;
 use crate::push::status::{Row, Table};
 use crate::world::{Problems, Wish, World};
 
+/// Below it, every whole number is one that a number with a fraction can hold: 2^53.
+const MOST: f64 = 9_007_199_254_740_992.0;
+/// What an istiod says of a proxy that is connected to none, or to another one. Tools
+/// look for these words, and then ask another istiod.
+const NOT_CONNECTED: &str =
+    "Proxy not connected to this Pilot instance. It may be connected to another instance.\n";
+
 /// What the pages show.
 #[derive(Clone, Debug)]
 pub struct Pages {
@@ -74,10 +81,8 @@ impl Page {
         Self::text(StatusCode::NOT_FOUND, "404 page not found\n")
     }
 
-    /// Tools look for these words, and then ask another istiod.
     fn not_connected() -> Self {
-        let words = "Proxy not connected to this Pilot instance. It may be connected to another instance.\n";
-        Self::text(StatusCode::NOT_FOUND, words)
+        Self::text(StatusCode::NOT_FOUND, NOT_CONNECTED)
     }
 
     /// Tools look for these words.
@@ -87,9 +92,27 @@ impl Page {
 
     fn response(self) -> Response<Body> {
         match self {
-            Self::Json(value) => json(&value),
+            Self::Json(value) => json(&plain(value)),
             Self::Text(status, words) => text(status, words),
         }
+    }
+}
+
+/// Numbers as Go writes them: `100`, where a number with a fraction would be `100.0` here.
+pub(crate) fn plain(value: Value) -> Value {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|known| number.is_f64() && known.fract() == 0.0);
+            // What has more digits than a number with a fraction can hold is left alone.
+            #[expect(clippy::cast_possible_truncation, reason = "it is small and has no fraction")]
+            let whole = whole.filter(|known| known.abs() < MOST).map(|known| known as i64);
+            whole.map_or(Value::Number(number), Value::from)
+        }
+        Value::Array(all) => all.into_iter().map(plain).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(name, value)| (name, plain(value))).collect())
+        }
+        other => other,
     }
 }
 
@@ -97,10 +120,13 @@ impl Pages {
     /// Answers a request of the monitoring port; of somebody who may see that much.
     #[must_use]
     pub fn answer<B>(&self, request: &Request<B>, access: &Access) -> Response<Body> {
+        // Istio's tools ask for `//debug/...`, and follow where they are sent then.
         let path = request.uri().path();
+        let start = path.find(|letter| letter != '/').and_then(|name| name.checked_sub(1));
+        let path = start.and_then(|start| path.get(start..)).unwrap_or(path);
         match path {
             "/metrics" => self.metrics(),
-            "/version" => text(StatusCode::OK, concat!(env!("CARGO_PKG_VERSION"), "\n")),
+            "/version" => text(StatusCode::OK, env!("CARGO_PKG_VERSION")),
             "/ready" => self.ready(),
             "/debug" | "/debug/" => {
                 respond(StatusCode::OK, "text/html; charset=utf-8", index::html(self.unready()))
@@ -250,4 +276,17 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then_some(value)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_in_go() {
+        let page = json!({"a": [100.0, 0.5, 7, -3.0], "b": {"d": 18_446_744_073_709_551_615_u64}});
+        let text = plain(page).to_string();
+        let wanted = r#"{"a":[100,0.5,7,-3],"b":{"d":18446744073709551615}}"#;
+        assert_eq!(text, wanted);
+    }
 }

@@ -24,6 +24,7 @@ pub mod origin;
 pub mod program;
 pub mod push;
 pub mod register;
+pub mod request;
 pub mod scopes;
 pub mod state_dir;
 pub mod token;

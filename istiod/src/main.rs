@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use istiod::config::args::{Cli, Command};
-use istiod::{app, config, program, token};
+use istiod::{app, config, program, request, token};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code for a command line or environment that cannot be used.
@@ -20,6 +20,11 @@ fn main() -> ExitCode {
     };
     match &cli.command {
         Command::Version => print(concat!("istiod ", env!("CARGO_PKG_VERSION"))),
+        Command::Request(args) => match program::run(async { (request::run(args).await, Duration::ZERO) }) {
+            Ok(Ok(answer)) => print(&answer),
+            Ok(Err(error)) => fail(1, &format!("{error:#}")),
+            Err(error) => fail(1, &format!("start threads: {error}")),
+        },
         Command::Token(args) => match token::issue(args) {
             Ok(token) => print(&token),
             Err(error) => fail(1, &format!("{error:#}")),

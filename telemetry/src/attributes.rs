@@ -106,6 +106,11 @@ pub trait Attributes {
 
 /// What the HTTP filter may change of a stream, and its bodies.
 pub trait Stream: Attributes {
+    /// The first value of each header; the names are in lower case. One pass over the map:
+    /// a look-up of a name that Envoy does not keep a place for has it build an index first.
+    fn headers<const N: usize>(&self, map: Headers, names: [&str; N]) -> [Option<&[u8]>; N];
+    /// Adds a header that is not there.
+    fn add_header(&mut self, map: Headers, name: &str, value: &[u8]);
     /// Sets a header, instead of all values that it had.
     fn set_header(&mut self, map: Headers, name: &str, value: &[u8]);
     /// Removes all values of a header.

@@ -184,10 +184,16 @@ impl Config {
         self.expressions.len() - 1
     }
 
+    /// Whether a label or a metric is the value of an expression.
+    #[must_use]
+    pub const fn has_expressions(&self) -> bool {
+        !self.expressions.is_empty()
+    }
+
     /// The values of all expressions; none where there is no expression.
     #[must_use]
     pub fn evaluate(&self, from: &impl Attributes, peer: Option<&Workload>) -> Vec<String> {
-        if self.expressions.is_empty() {
+        if !self.has_expressions() {
             return Vec::new();
         }
         let sources = Sources {

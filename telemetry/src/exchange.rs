@@ -18,6 +18,9 @@ pub const HEADER: &str = "x-envoy-peer-metadata";
 /// The header with the node's id.
 pub const HEADER_ID: &str = "x-envoy-peer-metadata-id";
 
+/// Both.
+const NAMES: [&str; 2] = [HEADER_ID, HEADER];
+
 /// A peer that has told who it is.
 #[derive(Debug)]
 pub struct Known {
@@ -62,26 +65,15 @@ impl Exchange {
             let (peer, asked) = self.take(stream, Headers::Request, trusted);
             return if trusted { (peer, asked) } else { (None, Asked::default()) };
         }
-        if is_external(stream) {
-            remove(stream, Headers::Request);
-        } else {
-            stream.set_header(Headers::Request, HEADER_ID, self.id.as_bytes());
-            stream.set_header(Headers::Request, HEADER, self.value.as_bytes());
-        }
+        let tells = !is_external(stream);
+        self.write(stream, Headers::Request, Asked { id: tells, value: tells });
         (None, Asked::default())
     }
 
     /// At the response's headers. Answers who sent it, as far as it is believed.
     pub fn response(&self, stream: &mut impl Stream, asked: Asked) -> Option<Arc<Known>> {
         if self.direction == Direction::Inbound {
-            // What the application says of itself goes to nobody.
-            remove(stream, Headers::Response);
-            if asked.id {
-                stream.set_header(Headers::Response, HEADER_ID, self.id.as_bytes());
-            }
-            if asked.value {
-                stream.set_header(Headers::Response, HEADER, self.value.as_bytes());
-            }
+            self.write(stream, Headers::Response, asked);
             return None;
         }
         let trusted = is_there(stream.text(Attribute::UpstreamUriSanPeerCertificate));
@@ -91,8 +83,8 @@ impl Exchange {
     /// Removes the headers, and reads them where they are to be believed.
     fn take(&self, stream: &mut impl Stream, map: Headers, trusted: bool) -> (Option<Arc<Known>>, Asked) {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let header = stream.header(map, HEADER);
-        let asked = Asked { id: stream.header(map, HEADER_ID).is_some(), value: header.is_some() };
+        let [id, header] = stream.headers(map, NAMES);
+        let asked = Asked { id: id.is_some(), value: header.is_some() };
         let peer = header.filter(|_| trusted).and_then(|header| {
             let read = || {
                 let workload = Workload::decode(header)?;
@@ -105,26 +97,32 @@ impl Exchange {
                 (*self.peers.get(header, 0, read)).clone()
             }
         });
-        if asked.value {
-            stream.remove_header(map, HEADER);
-        }
-        if asked.id {
-            stream.remove_header(map, HEADER_ID);
+        for (name, is_there) in NAMES.into_iter().zip([asked.id, asked.value]) {
+            if is_there {
+                stream.remove_header(map, name);
+            }
         }
         (peer, asked)
+    }
+
+    /// Writes the headers that are `asked` for. What the application says of itself goes
+    /// to nobody.
+    fn write(&self, stream: &mut impl Stream, map: Headers, asked: Asked) {
+        let there = stream.headers(map, NAMES).map(|header| header.is_some());
+        let values = [(asked.id, &self.id), (asked.value, &self.value)];
+        for ((name, is_there), (is_asked, value)) in NAMES.into_iter().zip(there).zip(values) {
+            match (is_asked, is_there) {
+                (true, false) => stream.add_header(map, name, value.as_bytes()),
+                (true, true) => stream.set_header(map, name, value.as_bytes()),
+                (false, true) => stream.remove_header(map, name),
+                (false, false) => {}
+            }
+        }
     }
 }
 
 fn is_there(text: Option<&str>) -> bool {
     text.is_some_and(|text| !text.is_empty())
-}
-
-fn remove(stream: &mut impl Stream, map: Headers) {
-    for name in [HEADER, HEADER_ID] {
-        if stream.header(map, name).is_some() {
-            stream.remove_header(map, name);
-        }
-    }
 }
 
 /// Whether a request leaves the mesh, by what istiod writes at the cluster.

@@ -1,5 +1,6 @@
 //! What the HTTP filter does with one request.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -155,7 +156,7 @@ impl Filter {
     /// Messages are labelled with the parties only, as with the original.
     fn message_set(&self, stream: &impl Attributes) -> Arc<MessageSet> {
         let seen = Seen::of(self, stream);
-        let values = self.config.evaluate(stream, seen.peer(&self.peer));
+        let values = seen.values(self, stream);
         let key = seen.key(&[], &values);
         self.config.messages.get(&key, self.config.registry.generation(), || {
             let labels = seen.labels(self);
@@ -179,7 +180,7 @@ impl Filter {
         let flags = stream.number(Attribute::ResponseFlags).unwrap_or(0);
         let status = if self.is_grpc { stream.number(Attribute::ResponseGrpcStatus) } else { None };
         let seen = Seen::of(self, stream);
-        let values = self.config.evaluate(stream, seen.peer(&self.peer));
+        let values = seen.values(self, stream);
         let result = [code, flags, u64::from(self.is_grpc), status.map_or(0, |status| status + 1)];
         let key = seen.key(&result, &values);
         let set = self.config.http.get(&key, self.config.registry.generation(), || {
@@ -233,7 +234,7 @@ struct Seen<'a> {
     peer_number: u64,
     /// Where the peer has not told: what istiod wrote at the endpoint.
     endpoint: &'a str,
-    endpoint_workload: Option<Workload>,
+    endpoint_workload: OnceCell<Option<Workload>>,
     peer_principal: &'a str,
     own_principal: &'a str,
     route: &'a str,
@@ -256,20 +257,35 @@ impl<'a> Seen<'a> {
         } else {
             stream.metadata(Metadata::Host, "istio", "workload").unwrap_or_default()
         };
+        let (route, cluster) = (text(Attribute::XdsRouteName), text(Attribute::XdsClusterName));
+        // Where nothing but the client tells the service: what it says may be anything,
+        // and each would be a key of its own.
+        let needs_client = !settings.disable_host_header_fallback
+            && labels::is_of_client(route, cluster, settings.service.as_ref());
         Self {
             peer_number: filter.peer.as_ref().map_or(0, |peer| peer.number),
             endpoint,
-            endpoint_workload: Workload::of_endpoint(endpoint),
+            endpoint_workload: OnceCell::new(),
             peer_principal: text(peer),
             own_principal: text(own),
-            route: text(Attribute::XdsRouteName),
-            cluster: text(Attribute::XdsClusterName),
-            client: if settings.disable_host_header_fallback { "" } else { text(Attribute::RequestHost) },
+            route,
+            cluster,
+            client: if needs_client { text(Attribute::RequestHost) } else { "" },
+        }
+    }
+
+    /// Expressions' values.
+    fn values(&self, filter: &Filter, stream: &impl Attributes) -> Vec<String> {
+        if filter.config.has_expressions() {
+            filter.config.evaluate(stream, self.peer(&filter.peer))
+        } else {
+            Vec::new()
         }
     }
 
     fn peer<'b>(&'b self, told: &'b Option<Arc<Known>>) -> Option<&'b Workload> {
-        told.as_ref().map(|known| &known.workload).or(self.endpoint_workload.as_ref())
+        let told = told.as_ref().map(|known| &known.workload);
+        told.or_else(|| self.endpoint_workload.get_or_init(|| Workload::of_endpoint(self.endpoint)).as_ref())
     }
 
     /// Bytes that differ whenever the labels differ.

@@ -154,20 +154,7 @@ pub fn namespace(principal: &str) -> Option<&str> {
 /// else from what the client named.
 #[must_use]
 pub fn service(route: &str, cluster: &str, configured: Option<&Service>, client: &str) -> Service {
-    let special = match route {
-        "block_all" => Some("BlackHoleCluster"),
-        "allow_any" => Some("PassthroughCluster"),
-        _ => [
-            "BlackHoleCluster",
-            "PassthroughCluster",
-            "InboundPassthroughCluster",
-            "InboundPassthroughClusterIpv4",
-            "InboundPassthroughClusterIpv6",
-        ]
-        .into_iter()
-        .find(|special| *special == cluster),
-    };
-    if let Some(name) = special {
+    if let Some(name) = special(route, cluster) {
         return Service { host: client.to_owned(), name: name.to_owned() };
     }
     let found = configured.cloned().or_else(|| of_cluster(cluster));
@@ -178,13 +165,39 @@ pub fn service(route: &str, cluster: &str, configured: Option<&Service>, client:
     service
 }
 
+/// Whether [`service`] needs what the client named.
+#[must_use]
+pub fn is_of_client(route: &str, cluster: &str, configured: Option<&Service>) -> bool {
+    special(route, cluster).is_some() || configured.is_none() && host_of_cluster(cluster).is_none()
+}
+
+/// The name that stands for no service, by the route and cluster that Envoy chose.
+fn special(route: &str, cluster: &str) -> Option<&'static str> {
+    const SPECIAL: [&str; 5] = [
+        "BlackHoleCluster",
+        "PassthroughCluster",
+        "InboundPassthroughCluster",
+        "InboundPassthroughClusterIpv4",
+        "InboundPassthroughClusterIpv6",
+    ];
+    match route {
+        "block_all" => Some("BlackHoleCluster"),
+        "allow_any" => Some("PassthroughCluster"),
+        _ => SPECIAL.into_iter().find(|special| *special == cluster),
+    }
+}
+
 /// The service in `outbound|PORT|SUBSET|HOST` or `outbound_.PORT_._SUBSET_._HOST`.
 fn of_cluster(cluster: &str) -> Option<Service> {
+    host_of_cluster(cluster).map(|host| Service { host: host.to_owned(), name: short(host).to_owned() })
+}
+
+fn host_of_cluster(cluster: &str) -> Option<&str> {
     let host = match cluster.strip_prefix("outbound|") {
         Some(rest) => rest.splitn(3, '|').nth(2)?,
         None => cluster.strip_prefix("outbound_.")?.splitn(3, "_.").nth(2)?.trim_start_matches('_'),
     };
-    (!host.is_empty()).then(|| Service { host: host.to_owned(), name: short(host).to_owned() })
+    Some(host).filter(|host| !host.is_empty())
 }
 
 /// A service of Kubernetes has a name of its own; of another the host is the name.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::attributes::{Attribute, Attributes};
+use crate::attributes::{Attribute, Attributes, Metadata};
 use crate::config::{Config, Custom, Standard};
 use crate::labels::{self, Labels, Parties};
+use crate::peer::Workload;
 use crate::registry::{self, Series};
 use crate::settings::Direction;
 use crate::{fault, flags};
@@ -110,12 +111,22 @@ impl Filter {
 
     fn open(&mut self, connection: &impl Attributes) {
         self.flags = connection.number(Attribute::ResponseFlags).unwrap_or(0);
-        self.values = self.config.evaluate(connection, None);
+        let peer = Workload::of_endpoint(self.endpoint(connection));
+        self.values = self.config.evaluate(connection, peer.as_ref());
         let set = self.find(connection);
         if let Some(opened) = &set.opened {
             opened.add(1, registry::seconds());
         }
         self.set = Some(set);
+    }
+
+    /// What istiod wrote at the endpoint that was chosen; the destination knows nothing of
+    /// who calls.
+    fn endpoint<'a>(&self, connection: &'a impl Attributes) -> &'a str {
+        if self.config.settings.direction == Direction::Inbound {
+            return "";
+        }
+        connection.metadata(Metadata::Host, "istio", "workload").unwrap_or_default()
     }
 
     /// Finds the series anew when those that were idle have been forgotten: they could be
@@ -137,18 +148,20 @@ impl Filter {
             _ => (Attribute::UpstreamUriSanPeerCertificate, Attribute::UpstreamUriSanLocalCertificate),
         };
         let (peer, own, cluster) = (text(peer), text(own), text(Attribute::XdsClusterName));
+        let endpoint = self.endpoint(connection);
         let mut key = Vec::with_capacity(256);
         key.extend(self.flags.to_ne_bytes());
-        for part in [peer, own, cluster].into_iter().chain(self.values.iter().map(String::as_str)) {
+        for part in [peer, own, cluster, endpoint].into_iter().chain(self.values.iter().map(String::as_str)) {
             key.extend(part.len().to_ne_bytes());
             key.extend(part.as_bytes());
         }
         self.config.tcp.get(&key, self.generation, || {
             let service = labels::service("", cluster, settings.service.as_ref(), "");
+            let workload = Workload::of_endpoint(endpoint);
             let parties = Parties {
                 direction: settings.direction,
                 own: &self.config.own,
-                peer: None,
+                peer: workload.as_ref(),
                 peer_principal: peer,
                 own_principal: own,
                 service: &service,

@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod demo;
 pub mod docker;
 pub mod echo;
+pub mod examples;
 pub mod fuzz;
 pub mod grpc;
 pub mod interrupt;

@@ -1,11 +1,13 @@
-//! What takes the telemetry of a mesh: Prometheus, an OpenTelemetry Collector, a server of
-//! Envoy's access log service; and our dashboards.
+//! What takes the telemetry of a mesh: Prometheus, an OpenTelemetry Collector, servers of
+//! Envoy's access log service and of Datadog's agent; and our dashboards.
 
 pub mod als;
 pub mod collector;
 pub mod dashboard;
+pub mod datadog;
 pub mod prometheus;
 pub mod scrape;
+mod server;
 
 use std::env;
 use std::path::PathBuf;

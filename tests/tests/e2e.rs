@@ -17,6 +17,8 @@ mod dns;
 mod dynamic;
 #[path = "e2e/example.rs"]
 mod example;
+#[path = "e2e/examples.rs"]
+mod examples;
 #[path = "e2e/extensions.rs"]
 mod extensions;
 #[path = "e2e/gateway.rs"]
@@ -91,6 +93,7 @@ const CASES: &[&[Case]] = &[
     graph::CASES,
     telemetry_api::CASES,
     commands::CASES,
+    examples::CASES,
     life::CASES,
     outage::CASES,
 ];

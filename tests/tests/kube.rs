@@ -13,6 +13,8 @@ mod charts;
 mod commands;
 #[path = "kube/discovery.rs"]
 mod discovery;
+#[path = "kube/examples.rs"]
+mod examples;
 #[path = "kube/install.rs"]
 mod install;
 #[path = "kube/istioctl.rs"]
@@ -58,6 +60,7 @@ const CASES: &[&[Case]] = &[
     istioctl::CASES,
     istioctl_more::CASES,
     commands::CASES,
+    examples::CASES,
     charts::CASES,
 ];
 

@@ -1,5 +1,5 @@
-//! Labels, annotations and what selects by them. Objects have few of them:
-//! sorted pairs take a fraction of the memory of a map.
+//! Labels, annotations and what selects by them. Objects have few of them: one text
+//! of all takes a fraction of the memory of a map.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,14 +9,18 @@ use serde_json::Value;
 
 /// Names with values, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+pub struct Labels {
+    /// Names and values, without anything between them.
+    text: Box<str>,
+    /// Where each ends: of a name, of its value, of the next name and so on.
+    ends: Box<[u32]>,
+}
 
 impl Labels {
     /// The value of a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
-        Some(&self.0[at].1)
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     /// Whether there is a value of that name.
@@ -27,13 +31,18 @@ impl Labels {
 
     /// All pairs by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
+        let mut start = 0;
+        let mut part = move |end: u32| {
+            let end = end as usize;
+            self.text.get(std::mem::replace(&mut start, end)..end).unwrap_or_default()
+        };
+        self.ends.as_chunks::<2>().0.iter().map(move |[name, value]| (part(*name), part(*value)))
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ends.is_empty()
     }
 
     /// Whether it has all of these pairs; none fit all.
@@ -46,7 +55,7 @@ impl Labels {
         pairs.reverse();
         pairs.sort_by(|a, b| a.0.cmp(&b.0));
         pairs.dedup_by(|later, first| later.0 == first.0);
-        Self(pairs.into_boxed_slice())
+        pairs.iter().map(|(name, value)| (&**name, &**value)).collect()
     }
 
     /// Those of a JSON value.
@@ -58,9 +67,22 @@ impl Labels {
     }
 }
 
+/// Of pairs in the order of their names.
+impl<'a> FromIterator<(&'a str, &'a str)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        for part in pairs.into_iter().flat_map(|(name, value)| [name, value]) {
+            text.push_str(part);
+            // Files and objects are far shorter.
+            ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        }
+        Self { text: text.into(), ends: ends.into() }
+    }
+}
+
 impl From<&BTreeMap<String, String>> for Labels {
     fn from(map: &BTreeMap<String, String>) -> Self {
-        Self(map.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect())
+        pairs(map).collect()
     }
 }
 

@@ -1,8 +1,11 @@
 //! Reads files of objects, for which they are only to be looked at: what cannot
 //! be read is told, and does not keep the others from being read.
 
+mod items;
+
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use config::yaml::{self, Lines};
@@ -11,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::resource::{Source, Text, Unreadable};
 use crate::{Kind, Resource, Scope};
+use items::Cut;
 
 /// What is read of files, and how.
 #[derive(Clone, Debug)]
@@ -30,23 +34,57 @@ pub struct Contents {
     pub problems: Vec<(usize, String)>,
 }
 
-/// Reads a file; `name` is what the user calls it.
+/// Gives parts of the text of files, by their names and bytes, when lines of fields are
+/// looked for.
+#[derive(Clone)]
+pub struct Parts(Arc<Part>);
+
+type Part = dyn Fn(&str, Range<usize>) -> Option<String> + Send + Sync;
+
+impl Parts {
+    /// By a function, which may read a file again: its text takes memory that its
+    /// objects do not need.
+    #[must_use]
+    pub fn new(part: impl Fn(&str, Range<usize>) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(part))
+    }
+
+    pub(crate) fn get(&self, file: &str, range: Range<usize>) -> Option<String> {
+        (self.0)(file, range)
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parts")
+    }
+}
+
+/// Reads a file, whose text is kept; `name` is what the user calls it.
 #[must_use]
-pub fn file(name: &str, text: String, options: &Options<'_>) -> Contents {
+pub fn file(name: impl Into<Arc<str>>, text: String, options: &Options<'_>) -> Contents {
+    let text = Arc::new(text);
+    let own = text.clone();
+    again(name, &text, &Parts::new(move |_, range| own.get(range).map(str::to_owned)), options)
+}
+
+/// Reads a file whose text can be had again.
+#[must_use]
+pub fn again(name: impl Into<Arc<str>>, text: &str, parts: &Parts, options: &Options<'_>) -> Contents {
     let mut reader = Reader { file: name.into(), options, contents: Contents::default() };
-    let is_json = name.ends_with(".json");
+    let is_json = reader.file.ends_with(".json");
     let begins_so = text.trim_start().starts_with('{');
-    if begins_so && reader.json(serde_json::Deserializer::from_str(&text)) {
+    if begins_so && reader.json(serde_json::Deserializer::from_str(text)) {
         // One line of JSON may hold everything: its number says nothing.
         return reader.contents;
     }
     reader.contents = Contents::default();
-    reader.yaml(&Arc::new(text), is_json);
+    reader.yaml(text, parts, is_json);
     reader.contents
 }
 
 /// Reads a file of JSON without its whole text in memory; `None` when it is none.
-pub fn json(name: &str, text: impl io::Read, options: &Options<'_>) -> Option<Contents> {
+pub fn json(name: impl Into<Arc<str>>, text: impl io::Read, options: &Options<'_>) -> Option<Contents> {
     let mut reader = Reader { file: name.into(), options, contents: Contents::default() };
     reader.json(serde_json::Deserializer::from_reader(text)).then_some(reader.contents)
 }
@@ -60,7 +98,7 @@ struct Reader<'a> {
 /// A document of a file.
 struct Document {
     /// Where its text is.
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     /// Its first line with content, counted from 1.
     line: usize,
     /// Lines of the file before its text.
@@ -109,9 +147,17 @@ impl Reader<'_> {
         true
     }
 
-    fn yaml(&mut self, text: &Arc<String>, is_json: bool) {
+    fn yaml(&mut self, text: &str, parts: &Parts, is_json: bool) {
         for (index, document) in documents(text).into_iter().enumerate() {
             let part = &text[document.range.clone()];
+            if let Some(cut) = items::cut(part)
+                && let Some(result) = self.items(part, &cut, &document, parts, is_json)
+            {
+                if let Err(why) = result {
+                    self.problem(index, why.0);
+                }
+                continue;
+            }
             let (value, lines) = match yaml::document(part) {
                 Ok(read) => read,
                 Err((why, line)) => {
@@ -124,23 +170,48 @@ impl Reader<'_> {
             if value.is_null() {
                 continue;
             }
-            let is_list =
-                value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
-            let result = if is_list && value.get("items").is_some() {
+            let result = if is_list(&value) {
                 self.list(value, lines, document.before, is_json)
             } else {
                 let line = if is_json { 0 } else { document.line };
-                let lookup = Text::Document {
-                    file: text.clone(),
-                    range: document.range.clone(),
-                    before: document.before,
-                };
+                let Document { range, before, .. } = document;
+                let lookup = Text::Part { parts: parts.clone(), range, before, is_item: false };
                 self.add(value, Source { file: self.file.clone(), line, text: lookup })
             };
             if let Err(why) = result {
                 self.problem(index, why.0);
             }
         }
+    }
+
+    /// Reads a list an item after the other; `None` when it must be read as a whole.
+    fn items(
+        &mut self,
+        part: &str,
+        cut: &Cut,
+        document: &Document,
+        parts: &Parts,
+        is_json: bool,
+    ) -> Option<Result<(), Unreadable>> {
+        let (head, _) = yaml::document(&cut.head).ok().filter(|(head, _)| is_list(head))?;
+        let whole = Whole::of(head);
+        let known = self.contents.resources.len();
+        let mut result = Ok(());
+        for item in &cut.items {
+            let read = yaml::document(&part[item.range.clone()]).ok();
+            let Some((Value::Array(mut values), lines)) = read.filter(|(values, _)| is_one(values)) else {
+                self.contents.resources.truncate(known);
+                return None;
+            };
+            // What follows something of another form is not looked at, but must be YAML.
+            let (Some(value), Ok(())) = (values.pop(), &result) else { continue };
+            let before = document.before + item.before;
+            let line = if is_json { 0 } else { before + lines.of("[0]") };
+            let range = document.range.start + item.range.start..document.range.start + item.range.end;
+            let lookup = Text::Part { parts: parts.clone(), range, before, is_item: true };
+            result = self.add(whole.filled(value), Source { file: self.file.clone(), line, text: lookup });
+        }
+        Some(result)
     }
 
     fn list(&mut self, value: Value, lines: Lines, before: usize, is_json: bool) -> Result<(), Unreadable> {
@@ -155,12 +226,21 @@ impl Reader<'_> {
     }
 }
 
+fn is_list(value: &Value) -> bool {
+    let kind = value.get("kind").and_then(Value::as_str);
+    kind.is_some_and(|kind| kind.ends_with("List")) && value.get("items").is_some()
+}
+
+fn is_one(values: &Value) -> bool {
+    values.as_array().is_some_and(|values| values.len() == 1)
+}
+
 /// The documents of a file. A line of three dashes stands between two.
 fn documents(text: &str) -> Vec<Document> {
     let mut all = Vec::new();
     let (mut start, mut before, mut offset) = (0, 0, 0);
     let mut first = None;
-    let mut push = |range: std::ops::Range<usize>, before: usize, first: Option<usize>| {
+    let mut push = |range: Range<usize>, before: usize, first: Option<usize>| {
         if let Some(line) = first {
             all.push(Document { range, line, before });
         }
@@ -204,21 +284,23 @@ impl Whole {
     }
 
     /// The objects: itself, or its items with the kind that the list says.
-    fn objects(self) -> Vec<Value> {
-        let word = |name: &str| self.fields.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    fn objects(mut self) -> Vec<Value> {
         if !self.is_list {
             return vec![Value::Object(self.fields)];
         }
-        let (version, kind) = (word("apiVersion"), word("kind"));
-        let of = kind.strip_suffix("List").unwrap_or_default();
-        let filled = |mut item: Value| {
-            if let Some(item) = item.as_object_mut().filter(|_| !of.is_empty()) {
-                item.entry("apiVersion").or_insert_with(|| version.clone().into());
-                item.entry("kind").or_insert_with(|| of.into());
-            }
-            item
-        };
-        self.items.into_iter().map(filled).collect()
+        let items = std::mem::take(&mut self.items);
+        items.into_iter().map(|item| self.filled(item)).collect()
+    }
+
+    /// An item with the kind that the list says, if it says one.
+    fn filled(&self, mut item: Value) -> Value {
+        let word = |name: &str| self.fields.get(name).and_then(Value::as_str).unwrap_or_default();
+        let of = word("kind").strip_suffix("List").unwrap_or_default();
+        if let Some(item) = item.as_object_mut().filter(|_| !of.is_empty()) {
+            item.entry("apiVersion").or_insert_with(|| word("apiVersion").into());
+            item.entry("kind").or_insert_with(|| of.into());
+        }
+        item
     }
 }
 

@@ -14,7 +14,11 @@ use serde_json::Value;
 
 use crate::analyzer::schema;
 use crate::kube::{Definition, Deployment, Gateway, PodSpec, Secret, Service, Webhooks};
+use crate::read::Parts;
 use crate::{Code, Kind, Labels};
+
+/// Annotation in which kubectl keeps all of an object once more: nobody looks at it.
+const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// An object: what it is called, what it says and where it was written.
 #[derive(Clone, Debug)]
@@ -138,8 +142,9 @@ pub struct Source {
 pub(crate) enum Text {
     /// Not at all.
     Unknown,
-    /// By reading the document again, which begins after so many lines.
-    Document { file: Arc<String>, range: Range<usize>, before: usize },
+    /// By reading the document again, which begins after so many lines; or an item of
+    /// a list, as a list of one.
+    Part { parts: Parts, range: Range<usize>, before: usize, is_item: bool },
     /// In a list, as the item of that index.
     Item { lines: Arc<Lines>, index: usize, before: usize },
 }
@@ -150,9 +155,10 @@ impl Source {
     pub(crate) fn line_of(&self, field: &str) -> Option<usize> {
         match &self.text {
             Text::Unknown => None,
-            Text::Document { file, range, before } => {
-                let (_, lines) = yaml::document(file.get(range.clone())?).ok()?;
-                Some(lines.of_value(field)? + before)
+            Text::Part { parts, range, before, is_item } => {
+                let (_, lines) = yaml::document(&parts.get(&self.file, range.clone())?).ok()?;
+                let within = if *is_item { "[0]." } else { "" };
+                Some(lines.of_value(&format!("{within}{field}"))? + before)
             }
             Text::Item { lines, index, before } => {
                 Some(lines.of_value(&format!("items[{index}].{field}"))? + before)
@@ -195,6 +201,10 @@ impl Resource {
     /// When it does not fit into the type of its kind.
     pub fn read(kind: Kind, mut object: Value, default_namespace: &str) -> Result<Self, Unreadable> {
         yaml::drop_nulls(&mut object);
+        if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut)
+        {
+            annotations.remove(APPLIED);
+        }
         let meta = |name: &str| object.pointer(&format!("/metadata/{name}"));
         let text = |name: &str| meta(name).and_then(Value::as_str).unwrap_or_default();
         let named = text("namespace");

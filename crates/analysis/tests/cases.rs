@@ -36,7 +36,7 @@ fn wrong(file: &Path) -> Option<String> {
     let networks = MeshNetworks::from_yaml(said(&text, "networks").first().unwrap_or(&"")).unwrap();
     let names = said(&text, "analyzer");
     let scope = Scope::Everything;
-    let contents = read::file(&name, text.clone(), &Options { namespace: "", scope });
+    let contents = read::file(&*name, text.clone(), &Options { namespace: "", scope });
     assert_eq!(contents.problems, [], "{name}");
     let world = World::new(contents.resources, mesh, networks, "istio-system", scope, now());
     let outcome = analyzer::run(&world, &analyzer::named(&names));
@@ -188,6 +188,43 @@ spec: {host: b.example.com}
     let at: Vec<usize> = contents.problems.iter().map(|(at, _)| *at).collect();
     assert_eq!((at, contents.resources.len()), (vec![0, 1, 2], 1));
     assert_eq!(contents.problems[0].1, "unable to parse resource with no group, version and kind");
+}
+
+#[test]
+fn items_of_a_list_are_read_as_documents_are() {
+    let route = |name: &str, gateway: &str| {
+        format!(
+            "- apiVersion: networking.istio.io/v1\n  kind: VirtualService\n  metadata:\n    name: {name}\n  spec:\n\
+             \x20   hosts: [{name}.example.com]\n    gateways:\n    - {gateway}\n\
+             \x20   http: [{{directResponse: {{status: 200}}}}]\n"
+        )
+    };
+    let options = Options { namespace: "shop", scope: Scope::Configuration };
+    let told = |text: &str| {
+        let contents = read::file("a.yaml", text.into(), &options);
+        let world = world(contents.resources, options.scope);
+        let outcome = analyzer::run(&world, &analyzer::all());
+        let told = messages(&outcome.findings, Some("shop"), &[]);
+        let told = told.iter().filter(|message| message.code == Code::ReferencedResourceNotFound);
+        let told: Vec<String> = told.map(|message| message.place()).collect();
+        (told, contents.problems)
+    };
+    let head = "---\napiVersion: v1\nkind: List\nname: &gateway nosuch\nitems:\n";
+    let (one, other) = (route("a", "nosuch"), route("b", "nosuch"));
+    // What stands elsewhere in the list is known, too.
+    let named = route("b", "*gateway");
+    for text in [format!("{head}{one}# Next\n{other}"), format!("{head}{one}# Next\n{named}")] {
+        let (places, problems) = told(&text);
+        assert_eq!(problems, [], "{text}");
+        let want = [" (VirtualService shop/a a.yaml:13)", " (VirtualService shop/b a.yaml:23)"];
+        assert_eq!(places, want, "{text}");
+    }
+    // Nothing of a list that is no YAML counts, and nothing after what is no object.
+    let (places, problems) = told(&format!("{head}{one}- a: [\n"));
+    assert!(places.is_empty(), "{places:?}");
+    assert!(problems[0].1.starts_with("failed converting YAML to JSON: line "), "{problems:?}");
+    let (places, problems) = told(&format!("{head}{one}- a: 1\n{other}"));
+    assert_eq!((places.len(), problems.len()), (1, 1), "{problems:?}");
 }
 
 /// So many that looking at all pairs of them would not end.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use analysis::Level;
 use clap::{Args, Parser};
 
+use super::switch::Switch as _;
+
 /// Examples below the help.
 pub const EXAMPLES: &str = "Examples:
   # What is wrong in the cluster
@@ -47,23 +49,14 @@ pub struct Analyze {
     #[arg(short = 'L', long)]
     pub list_analyzers: bool,
     /// Look at the cluster; with --use-kube=false at the files only.
-    #[arg(
-        short = 'k',
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_value = "true",
-        default_missing_value = "true",
-        value_name = "BOOL",
-        action = clap::ArgAction::Set
-    )]
+    #[arg(short = 'k', long, default_value_t = true, switch())]
     pub use_kube: bool,
     /// Without a cluster: the files hold all of one, so that pods, services, namespaces, nodes
     /// and Secrets count, and what is not in them does not exist.
     #[arg(long)]
     pub whole_cluster: bool,
     /// Whether levels are colored; by default on a terminal.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, switch())]
     pub color: Option<bool>,
     /// Kind of terminal; `dumb` has no colors.
     #[arg(long, hide = true, env = "TERM")]

@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+use super::switch::Switch as _;
+
 /// Flags of `dashboard`.
 #[derive(Args, Debug)]
 pub struct Dashboard {
@@ -20,15 +22,7 @@ pub struct Dashboard {
     #[arg(long, value_name = "PORT")]
     pub ui_port: Option<u16>,
     /// Open it in a browser.
-    #[arg(
-        long,
-        default_value_t = true,
-        num_args = 0..=1,
-        default_missing_value = "true",
-        require_equals = true,
-        action = clap::ArgAction::Set,
-        value_name = "BOOL"
-    )]
+    #[arg(long, default_value_t = true, switch())]
     pub browser: bool,
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::switch::Switch as _;
+
 /// Port of Envoy's admin pages.
 pub const ADMIN_PORT: u16 = 15000;
 
@@ -155,15 +157,7 @@ pub struct Cluster {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Verbose {
     /// Show each match, not only a line for each resource.
-    #[arg(
-        long,
-        default_value_t = true,
-        num_args = 0..=1,
-        default_missing_value = "true",
-        require_equals = true,
-        action = clap::ArgAction::Set,
-        value_name = "BOOL"
-    )]
+    #[arg(long, default_value_t = true, switch())]
     pub verbose: bool,
 }
 

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::switch::Switch as _;
 use super::xds::Xds;
 
 /// Examples below the help of `create-remote-secret`.
@@ -27,15 +28,7 @@ pub struct CreateRemoteSecret {
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
     pub service_account: String,
     /// Make the service account if it is not there, with the right to read.
-    #[arg(
-        long,
-        default_value_t = true,
-        num_args = 0..=1,
-        default_missing_value = "true",
-        require_equals = true,
-        action = clap::ArgAction::Set,
-        value_name = "BOOL"
-    )]
+    #[arg(long, default_value_t = true, switch())]
     pub create_service_account: bool,
     /// Secret of the service account with the token, when there are several.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]

@@ -1,8 +1,8 @@
 //! Flags of `experimental wait`.
 
-use std::time::Duration;
-
 use clap::Args;
+
+use super::xds::Xds;
 
 /// Examples below the help.
 pub const EXAMPLES: &str = "Examples:
@@ -15,6 +15,7 @@ pub const EXAMPLES: &str = "Examples:
 
 /// Flags of `experimental wait`.
 #[derive(Args, Debug)]
+#[command(mut_arg("timeout", |arg| arg.help("Longest wait")))]
 pub struct Wait {
     /// Kind of the object, for example virtualservice.
     #[arg(value_name = "TYPE")]
@@ -34,13 +35,10 @@ pub struct Wait {
     /// Share of the proxies that must have it.
     #[arg(long, default_value_t = 1.0, value_name = "RATIO")]
     pub threshold: f64,
-    /// Longest wait.
-    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = super::duration)]
-    pub timeout: Duration,
     /// Say how far it is, and which proxies are waited for.
     #[arg(short, long)]
     pub verbose: bool,
-    /// Revision of the control plane.
-    #[arg(short, long, default_value = "", hide_default_value = true, value_name = "NAME")]
-    pub revision: String,
+    /// Of whom it is asked; its time is that of the whole wait.
+    #[command(flatten)]
+    pub xds: Xds,
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::proxy_config::ADMIN_PORT;
+
 /// Shown at the end of the help.
 pub const EXAMPLES: &str = "Examples: istioctl why web-0.shop --to http://reviews:9080/reviews/1 --header 'end-user: jason'\n          \
     istioctl why web-0.shop --to tcp://db.shop:3306 -o json\n          \
@@ -34,13 +36,13 @@ pub struct Why {
     /// Address of the host, where the proxy does not know it.
     #[arg(long, value_name = "IP")]
     pub address: Option<IpAddr>,
-    /// Config dumps instead of a mesh: first of the client, then of others on the way.
+    /// Config dumps instead of a mesh: first of the client, then of others on the way; `-` is standard input.
     #[arg(short, long, value_name = "FILE", conflicts_with = "pod")]
     pub file: Vec<PathBuf>,
     /// text, or json.
     #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
     pub output: String,
     /// Port of Envoy's admin pages.
-    #[arg(long, default_value_t = 15000, value_name = "PORT")]
+    #[arg(long, default_value_t = ADMIN_PORT, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub proxy_admin_port: u16,
 }

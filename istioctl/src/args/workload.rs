@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::switch::Switch as _;
+
 /// Example below the help of `workload group create`.
 const CREATE: &str = "Example: istioctl x workload group create --name web --namespace shop --labels app=web,tier=front \
 --ports http=8080 --serviceAccount web > group.yaml";
@@ -105,12 +107,10 @@ pub struct Configure {
     #[arg(long = "ingressIP", default_value = "", hide_default_value = true, value_name = "IP")]
     pub ingress_ip: String,
     /// The workload registers itself with istiod.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false",
-        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, default_value_t = false, switch())]
     pub autoregister: bool,
     /// Names are resolved by its agent.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true",
-        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, default_value_t = true, switch())]
     pub capture_dns: bool,
     /// Address of the workload in its own network.
     #[arg(long = "internalIP", default_value = "", hide_default_value = true, value_name = "IP")]

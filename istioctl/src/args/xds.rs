@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::switch::Switch as _;
+
 /// Which istiod is asked, and how.
 #[derive(Args, Clone, Debug)]
 pub struct Xds {
@@ -91,30 +93,13 @@ pub struct InternalDebug {
 #[derive(Args, Debug)]
 pub struct Version {
     /// Only the numbers.
-    #[arg(
-        short,
-        long,
-        default_value_t = true,
-        num_args = 0..=1,
-        default_missing_value = "true",
-        require_equals = true,
-        action = clap::ArgAction::Set,
-        value_name = "BOOL"
-    )]
+    #[arg(short, long, default_value_t = true, switch())]
     pub short: bool,
     /// yaml or json.
     #[arg(short, long, default_value = "", hide_default_value = true, value_name = "FORMAT")]
     pub output: String,
     /// Also of control planes and proxies.
-    #[arg(
-        long,
-        default_value_t = true,
-        num_args = 0..=1,
-        default_missing_value = "true",
-        require_equals = true,
-        action = clap::ArgAction::Set,
-        value_name = "BOOL"
-    )]
+    #[arg(long, default_value_t = true, switch())]
     pub remote: bool,
     /// Of whom it is asked.
     #[command(flatten)]

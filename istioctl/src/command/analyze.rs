@@ -6,6 +6,7 @@ pub(super) mod live;
 pub(super) mod output;
 
 use std::io;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use analysis::analyzer::{self, Analyzer};
@@ -57,7 +58,9 @@ pub async fn run(args: &Analyze, global: &Global, out: &mut impl io::Write) -> R
         let Some(live) = live::gather(args, global).await? else { return Ok(()) };
         gathered = live;
     }
-    let names: Vec<String> = read.iter().map(|file| file.name.clone()).collect();
+    // Memory at most is that of the objects and what reads them, not what has read the flags.
+    runtime::code::give_back();
+    let names: Vec<Arc<str>> = read.iter().map(|file| file.name.clone()).collect();
     let home = namespace.as_deref().unwrap_or_default();
     let problems = files::read(read, home, scope, &mut gathered.resources)?;
     if let Some(problems) = &problems {
@@ -76,8 +79,10 @@ pub async fn run(args: &Analyze, global: &Global, out: &mut impl io::Write) -> R
         gathered.resources.splice(0..0, gateway);
     }
     let networks = gathered.networks.unwrap_or_default();
+    runtime::code::give_back();
     let world =
         World::new(gathered.resources, mesh, networks, &global.istio_namespace, scope, SystemTime::now());
+    runtime::code::give_back();
     let outcome = analyzer::run(&world, &analyzer::named(&args.analyzer));
     if args.verbose {
         verbose(&target, &outcome);
@@ -189,7 +194,7 @@ fn verbose(target: &str, outcome: &analyzer::Outcome<'_>) {
     eprintln!();
 }
 
-fn nothing_found(files: &[String], target: &str, has_problems: bool) {
+fn nothing_found(files: &[Arc<str>], target: &str, has_problems: bool) {
     let nothing = "No validation issues found when analyzing";
     match files {
         _ if has_problems => eprintln!("{nothing} {target} (but 1 file could not be parsed)."),

@@ -1,18 +1,26 @@
 //! `dashboard`: a local port that leads to a page inside of the mesh.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use runtime::tasks::Tasks;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
 use crate::args::Global;
 use crate::args::dashboard::{Dashboard as Args, What};
 use crate::failure::Result;
 use crate::proxies::{Mesh, Proxy};
+use crate::render::plain::warn;
+
+/// How long it is watched whether a connection stays.
+const CHECK: Duration = Duration::from_millis(300);
+/// How long nothing is accepted after what could not be.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens a port, prints its address, and serves until it is interrupted.
 ///
@@ -28,18 +36,51 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
     let (port, path) = args.what.place();
     let port = args.ui_port.unwrap_or(port);
     let pod = pod(args, &mesh).await?;
-    // Whether it can be reached at all is told at once, not by the browser.
-    drop(mesh.connect(&pod, port).await?);
-    let listener = TcpListener::bind((args.address.as_str(), args.port)).await;
-    let listener = listener.with_context(|| format!("--address {} --port {}", args.address, args.port))?;
-    let url = url(listener.local_addr()?, path);
+    check(&mesh, &pod, port).await?;
+    let listeners = listen(&args.address, args.port).await;
+    let listeners = listeners.with_context(|| format!("--address {} --port {}", args.address, args.port))?;
+    let first = listeners.first().context("no address")?;
+    let url = url(first.local_addr()?, path);
     writeln!(out, "{url}")?;
     out.flush()?;
     if args.browser {
         open(&url);
     }
-    serve(listener, mesh, pod, port).await;
-    Ok(())
+    let tasks = Tasks::new();
+    for listener in listeners {
+        tasks.spawn("pages", serve(tasks.clone(), listener, mesh.clone(), pod.clone(), port));
+    }
+    Ok(tokio::signal::ctrl_c().await?)
+}
+
+/// All addresses of a name, with one port: a browser may take any of them.
+async fn listen(host: &str, port: u16) -> anyhow::Result<Vec<TcpListener>> {
+    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    addresses.dedup();
+    let (mut listeners, mut port) = (Vec::new(), port);
+    for address in addresses {
+        match TcpListener::bind((address.ip(), port)).await {
+            Ok(listener) => {
+                port = listener.local_addr()?.port();
+                listeners.push(listener);
+            }
+            // A machine may know a name's address and not have it.
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(listeners)
+}
+
+/// Whether it can be reached at all is told at once, not by the browser.
+async fn check(mesh: &Mesh, pod: &Proxy, port: u16) -> anyhow::Result<()> {
+    let mut connection = mesh.connect(pod, port).await?;
+    // Who forwards says only then that nobody listens there; who listens, waits.
+    match tokio::time::timeout(CHECK, connection.read_u8()).await {
+        Ok(Err(error)) => Err(error).with_context(|| format!("port {port} of {pod} closes at once")),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }
 
 async fn pod(args: &Args, mesh: &Mesh) -> anyhow::Result<Proxy> {
@@ -78,20 +119,26 @@ fn open(url: &str) {
     }
 }
 
-async fn serve(listener: TcpListener, mesh: Arc<Mesh>, pod: Proxy, port: u16) {
-    let tasks = Tasks::new();
+async fn serve(tasks: Tasks, listener: TcpListener, mesh: Arc<Mesh>, pod: Proxy, port: u16) {
+    let mut is_told = false;
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = tokio::signal::ctrl_c() => return,
+        let mut near = match listener.accept().await {
+            Ok((near, _)) => near,
+            Err(error) => {
+                // Without files left, it would be refused again at once.
+                if !std::mem::replace(&mut is_told, true) {
+                    warn(format!("a connection could not be accepted: {error}"));
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
         };
-        let Ok((mut near, _)) = accepted else { continue };
         let (mesh, pod) = (mesh.clone(), pod.clone());
         tasks.spawn("page", async move {
             match mesh.connect(&pod, port).await {
                 // A browser that goes away is no failure.
                 Ok(mut far) => drop(tokio::io::copy_bidirectional(&mut near, &mut far).await),
-                Err(error) => eprintln!("Warning: {error:#}"),
+                Err(error) => warn(format!("{error:#}")),
             }
         });
     }
@@ -134,5 +181,15 @@ mod tests {
     fn the_address_is_one_that_a_browser_opens() {
         assert_eq!(url("127.0.0.1:80".parse().unwrap(), "/"), "http://localhost:80/");
         assert_eq!(url("10.0.0.1:81".parse().unwrap(), "/kiali"), "http://10.0.0.1:81/kiali");
+    }
+
+    #[tokio::test]
+    async fn all_addresses_of_a_name_have_one_port() {
+        let listeners = listen("localhost", 0).await.unwrap();
+        let addresses: Vec<SocketAddr> = listeners.iter().map(|one| one.local_addr().unwrap()).collect();
+        assert!(addresses[0].is_ipv4(), "{addresses:?}");
+        assert!(addresses.iter().all(|one| one.port() == addresses[0].port() && one.port() != 0));
+        let error = listen("127.0.0.1", addresses[0].port()).await.unwrap_err().to_string();
+        assert!(error.contains("in use"), "{error}");
     }
 }

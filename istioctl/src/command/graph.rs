@@ -1,6 +1,5 @@
 //! `graph`: the mesh as a picture, from what its sidecars tell.
 
-use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -17,8 +16,10 @@ use crate::dump::view::Listener;
 use crate::failure::Result;
 use crate::graph::measure::{Counts, End, between, of_clusters, of_metrics};
 use crate::graph::{Graph, Mtls, Pod, graph, html, svg};
+use crate::output;
 use crate::proxies::objects::meta;
 use crate::proxies::{Mesh, Proxy};
+use crate::render::plain::warn;
 
 /// So many sidecars are asked at a time.
 const AT_ONCE: usize = 16;
@@ -47,7 +48,9 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
         Format::Json => serde_json::to_string_pretty(&graph)? + "\n",
     };
     match &args.output {
-        Some(path) => fs::write(path, text).with_context(|| format!("--output {}", path.display()))?,
+        Some(path) => {
+            output::write(path, text.as_bytes()).with_context(|| format!("--output {}", path.display()))?;
+        }
         None => out.write_all(text.as_bytes())?,
     }
     Ok(())
@@ -108,7 +111,7 @@ async fn live(args: &Args, global: &Global) -> anyhow::Result<Graph> {
         pods = again.buffered(AT_ONCE).collect().await;
     }
     for note in &notes {
-        eprintln!("Warning: {note}");
+        warn(note);
     }
     let pods: Vec<Pod> = pods.into_iter().map(|(_, pod)| pod).collect();
     Ok(Graph { seconds: args.interval.map(|time| time.as_secs_f64()), notes, ..graph(&pods) })

@@ -13,6 +13,7 @@ use crate::args::metrics::Metrics;
 use crate::failure::Result;
 use crate::proxies::admin::{CONNECT, exchange};
 use crate::proxies::{Connection, Mesh, Proxy};
+use crate::query::encoded;
 
 /// Labels of the pods of Prometheus.
 const PROMETHEUS: &str = "app.kubernetes.io/name=prometheus";
@@ -146,15 +147,6 @@ fn escaped(name: &str) -> String {
 
 /// The first value that answers a query; 0 if there is none.
 async fn ask(place: &Place, query: &str) -> anyhow::Result<f64> {
-    let query: String = query
-        .bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        })
-        .collect();
     let (connection, prefix): (Connection, &str) = match place {
         Place::Pod(mesh, pod) => (mesh.connect(pod, PORT).await?, ""),
         Place::Address { host, port, prefix } => {
@@ -163,7 +155,8 @@ async fn ask(place: &Place, query: &str) -> anyhow::Result<f64> {
             (Box::new(stream.with_context(|| format!("Prometheus at {host}:{port}"))?), prefix)
         }
     };
-    let text = exchange(connection, Method::GET, &format!("{prefix}api/v1/query?query={query}")).await;
+    let text =
+        exchange(connection, Method::GET, &format!("{prefix}api/v1/query?query={}", encoded(query))).await;
     value(&text.context("Prometheus")?)
 }
 

@@ -87,15 +87,14 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
     });
     all.dedup();
     let told: Vec<&Message> = all.iter().filter(|message| message.level() >= args.output_threshold).collect();
-    if told.is_empty() {
-        eprintln!(
-            "\u{2714} No issues found when checking the cluster. Istio is safe to install or upgrade!\n  \
-             To get started, check out https://istio.io/latest/docs/setup/getting-started/."
-        );
-    } else {
+    let has_issues = all.iter().any(|message| message.level() >= Level::Warning);
+    if !told.is_empty() || format != "log" {
         output::write(&told, &format, output::has_colors(args.terminal.as_deref()), out)?;
     }
-    if all.iter().any(|message| message.level() >= Level::Warning) {
+    if told.is_empty() {
+        eprintln!("{}", nothing(has_issues, args.output_threshold));
+    }
+    if has_issues {
         return Err(anyhow!(
             "Issues found when checking the cluster. Istio may not be safe to install or upgrade.\n\
              See {DOCUMENTATION} for more information about causes and resolutions."
@@ -103,6 +102,18 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
         .into());
     }
     Ok(())
+}
+
+/// What is said when no message is told.
+fn nothing(has_issues: bool, threshold: Level) -> String {
+    if has_issues {
+        return format!(
+            "Nothing at or above the level {threshold}; a lower --output-threshold tells what there is."
+        );
+    }
+    "\u{2714} No issues found when checking the cluster. Istio is safe to install or upgrade!\n  \
+     To get started, check out https://istio.io/latest/docs/setup/getting-started/."
+        .to_owned()
 }
 
 /// The minor number of a version; none, if none is given.
@@ -227,6 +238,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn issues_that_are_not_told_are_no_success() {
+        assert!(nothing(true, Level::Error).starts_with("Nothing at or above the level Error"));
+        assert!(nothing(false, Level::Warning).contains("No issues found"));
+    }
 
     #[test]
     fn a_version_has_a_number_behind_its_dot() {

@@ -23,11 +23,14 @@ use crate::failure::Result;
 use crate::json::Value;
 use crate::proxies::Mesh;
 use crate::render::json::Style;
+use crate::render::plain::warn;
 use crate::render::{json, yaml};
 use crate::schema::Schema;
 use crate::xds::{self, CONFIG_DUMP, Question, SYNCZ};
 
 const RESPONSE: &str = "envoy.service.discovery.v3.DiscoveryResponse";
+/// What names of the parts of a dump begin with.
+const ENVOY: &str = "envoy.admin.v3.";
 
 /// Asks every istiod, and shows what they say.
 ///
@@ -69,7 +72,7 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
     };
     out.write_all(table::render(&rows, layout).as_bytes())?;
     for (name, what, why) in rows.iter().flat_map(table::Row::refusals) {
-        eprintln!("Warning: {name} refused its {what}: {why}");
+        warn(format!("{name} refused its {what}: {why}"));
     }
     Ok(())
 }
@@ -116,7 +119,11 @@ async fn compare(args: &Args, global: &Global, name: &str, out: &mut impl Write)
 
 /// What istiod would send, as the page of Envoy has it.
 fn dump(answers: Vec<DiscoveryResponse>, proxy: &str) -> anyhow::Result<String> {
-    let Some(answer) = answers.into_iter().find(|answer| !answer.resources.is_empty()) else {
+    // An istiod to which it is not connected says so, or nothing.
+    let is_dump = |answer: &DiscoveryResponse| {
+        answer.resources.first().is_some_and(|first| first.type_url.contains(ENVOY))
+    };
+    let Some(answer) = answers.into_iter().find(is_dump) else {
         bail!(
             "unable to find config dump in Istiod responses: {proxy} is connected to none of them; see istioctl proxy-status"
         );

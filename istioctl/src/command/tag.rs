@@ -6,7 +6,7 @@ mod objects;
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
@@ -42,7 +42,7 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
         Action::Generate(args) => set(args, true, global, out).await,
         Action::List(args) => list(&args.output, global, out).await,
         Action::Remove(args) => {
-            let tag = one(&args.tag, "removal", "removal")?;
+            let tag = valid(one(&args.tag, "removal", "removal")?)?;
             remove(tag, args.skip_confirmation, global, out).await
         }
     }
@@ -57,13 +57,16 @@ fn one<'a>(tags: &'a [String], verb: &str, several: &str) -> anyhow::Result<&'a 
     }
 }
 
+/// The tag, if it may be part of a selector and of names.
+fn valid(tag: &str) -> anyhow::Result<&str> {
+    ensure!(is_label(tag), "tag {tag:?}: write lower-case letters, digits and dashes");
+    Ok(tag)
+}
+
 async fn set(args: &Set, is_printed: bool, global: &Global, out: &mut impl Write) -> Result {
-    let tag = one(&args.tag, "modification", "creation")?;
+    let tag = valid(one(&args.tag, "modification", "creation")?)?;
     if args.revision.is_empty() {
         return Err(anyhow!("required flag(s) \"revision\" not set").into());
-    }
-    if !is_label(tag) {
-        return Err(anyhow!("tag {tag:?}: write lower-case letters, digits and dashes").into());
     }
     let cluster = Kubernetes::open(global).await?;
     let namespace = global.istio_namespace.as_str();
@@ -313,6 +316,14 @@ mod tests {
             shown(&rows, "yaml").unwrap().starts_with("- namespaces: []\n  revision: canary\n  tag: next\n")
         );
         assert_eq!(shown(&[], "json").unwrap(), "No Istio revision tags found.\n");
+    }
+
+    #[test]
+    fn a_tag_selects_nothing_else() {
+        assert_eq!(valid("prod").unwrap(), "prod");
+        for wrong in ["prod,a!=b", "prod,", "", "*"] {
+            assert!(valid(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

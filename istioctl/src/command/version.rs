@@ -11,6 +11,7 @@ use super::proxy_status::metadata;
 use crate::args::Global;
 use crate::args::xds::Version as Args;
 use crate::failure::Result;
+use crate::render::plain::plain;
 use crate::render::yaml;
 use crate::xds::{self, Identifier, Info, Question, SYNCZ, identifier};
 
@@ -35,7 +36,7 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
         match remote(args, global).await {
             Ok(remote) => Some(remote),
             Err(error) => {
-                eprintln!("Istio is not present in the cluster: {error:#}");
+                eprintln!("Istio is not present in the cluster: {}", plain(&format!("{error:#}")));
                 None
             }
         }
@@ -43,7 +44,7 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
         None
     };
     let text = if output.is_empty() {
-        lines(args.short, remote.as_ref())
+        plain(&lines(args.short, remote.as_ref())).into_owned()
     } else {
         let value = whole(remote.as_ref());
         let text = serde_json::to_string_pretty(&value)?;
@@ -76,9 +77,7 @@ async fn remote(args: &Args, global: &Global) -> anyhow::Result<Remote> {
 }
 
 fn lines(is_short: bool, remote: Option<&Remote>) -> String {
-    let long = |info: &Info| {
-        if is_short { info.version.clone() } else { serde_json::to_string(info).unwrap_or_default() }
-    };
+    let long = |info: &Info| if is_short { info.version.clone() } else { go(info) };
     let mut text = format!("client version: {}\n", long(&own()));
     let Some(Remote { planes, proxies }) = remote else { return text };
     let is_same = planes.windows(2).all(|pair| pair[0].info.version == pair[1].info.version);
@@ -105,10 +104,20 @@ fn lines(is_short: bool, remote: Option<&Remote>) -> String {
         );
     } else {
         for (name, version) in proxies {
-            text += &format!("data plane version: {}\n", json!({"ID": name, "IstioVersion": version}));
+            text +=
+                &format!("data plane version: version.ProxyInfo{{ID:{name:?}, IstioVersion:{version:?}}}\n");
         }
     }
     text
+}
+
+/// As Go shows a value, and so Istio a version.
+fn go(info: &Info) -> String {
+    let Info { version, revision, golang_version, status, tag } = info;
+    format!(
+        "version.BuildInfo{{Version:{version:?}, GitRevision:{revision:?}, GolangVersion:{golang_version:?}, \
+         BuildStatus:{status:?}, GitTag:{tag:?}}}"
+    )
 }
 
 fn whole(remote: Option<&Remote>) -> Value {
@@ -148,8 +157,11 @@ mod tests {
         assert!(lines(true, Some(&remote)).contains("x version: 1\ny version: 2\n"));
         assert!(
             lines(false, Some(&remote))
-                .contains("data plane version: {\"ID\":\"a\",\"IstioVersion\":\"1\"}\n")
+                .contains("data plane version: version.ProxyInfo{ID:\"a\", IstioVersion:\"1\"}\n")
         );
+        assert!(lines(false, None).starts_with(&format!(
+            "client version: version.BuildInfo{{Version:\"{own}\", GitRevision:\"\", GolangVersion:\"\", BuildStatus:\"\", GitTag:\"{own}\"}}\n"
+        )));
         assert_eq!(lines(true, None), format!("client version: {own}\n"));
         assert_eq!(whole(Some(&remote))["dataPlaneVersion"][2]["IstioVersion"], "2");
     }

@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use analysis::Kind;
 use anyhow::{Context as _, anyhow, bail};
-use clap::Parser as _;
 use config::digest;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+use crate::args::Global;
 use crate::args::wait::Wait as Args;
 use crate::args::xds::Xds;
-use crate::args::{Cli, Command, Experimental, Global};
 use crate::failure::Result;
 use crate::proxies::{Mesh, Proxy};
 use crate::xds::{self, PAGE, Question};
 
 /// Time between two questions.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// Longest wait for the answer to one.
+const ANSWER: Duration = Duration::from_secs(30);
 /// What istiod says of an object that is not there.
 const ABSENT: &str = "absent";
 /// Where it says which versions were accepted.
@@ -42,63 +43,78 @@ pub async fn run(args: &Args, global: &Global, out: &mut impl Write) -> Result {
     let mesh = Mesh::open(global).await?;
     let object = mesh.named(&args.name);
     let full = format!("{kind}/{}/{}", object.namespace, object.name);
-    let names = [format!("config_distribution?resource={full}")];
-    let xds = Xds { revision: args.revision.clone(), ..asked()? };
-    let deadline = Instant::now() + args.timeout;
+    let deadline = Instant::now() + args.xds.timeout;
     let mut seen = Seen::default();
-    loop {
-        let wanted = if is_deletion {
-            Some(ABSENT.to_owned())
-        } else {
-            version(&mesh, kind, &object, args.generation).await?
-        };
-        if let Some(wanted) = &wanted {
-            seen.look_for(wanted);
-            let answers = xds::ask(global, &xds, Question { type_url: PAGE, names: &names }).await?;
-            let texts = answers.iter().flat_map(|answer| &answer.resources).map(|one| one.value.clone());
-            for text in texts {
-                let page: Vec<Value> = serde_json::from_slice(&text).with_context(|| {
-                    format!(
-                        "istiod does not say which proxies have an object: {}",
-                        String::from_utf8_lossy(&text).trim()
-                    )
-                })?;
-                seen.take(&page, wanted, &args.proxy);
-            }
-            if args.verbose {
-                let left = seen.left();
-                let left = if left.is_empty() {
-                    String::new()
-                } else {
-                    format!("; waiting for {}", left.join(", "))
-                };
-                eprintln!("{} of {} sidecars{left}", seen.count().0, seen.count().1);
-            }
-            if seen.is_enough(args.threshold) {
-                let (count, all) = seen.count();
-                let what = if is_deletion { "absent from" } else { "present on" };
-                return Ok(writeln!(out, "Resource {full} {what} {count} out of {all} sidecars")?);
-            }
-        }
-        if Instant::now() + INTERVAL > deadline {
-            let (count, all) = seen.count();
-            let left = seen.left();
-            let who = if left.is_empty() { String::new() } else { format!("; not on {}", left.join(", ")) };
-            return Err(anyhow!(
-                "timeout expired before resource {full} became effective on all sidecars: it is on {count} of {all}{who}"
-            )
-            .into());
-        }
-        tokio::time::sleep(INTERVAL).await;
+    let wanted = Wanted { args, global, mesh: &mesh, kind, object: &object, full: &full, is_deletion };
+    match timeout_at(deadline, wanted.until(&mut seen)).await {
+        Ok(told) => Ok(writeln!(out, "{}", told?)?),
+        Err(_) => Err(late(&seen, &full).into()),
     }
 }
 
-/// How istiod is asked without a flag.
-fn asked() -> anyhow::Result<Xds> {
-    let line = ["istioctl", "x", "internal-debug"];
-    match Cli::try_parse_from(line)?.command {
-        Command::Experimental { command: Experimental::InternalDebug(args) } => Ok(args.xds),
-        _ => bail!("the command line is another one"),
+fn late(seen: &Seen, full: &str) -> anyhow::Error {
+    let (count, all) = seen.count();
+    let left = seen.left();
+    let who = if left.is_empty() { String::new() } else { format!("; not on {}", left.join(", ")) };
+    anyhow!(
+        "timeout expired before resource {full} became effective on all sidecars: it is on {count} of {all}{who}"
+    )
+}
+
+/// What is waited for.
+struct Wanted<'a> {
+    args: &'a Args,
+    global: &'a Global,
+    mesh: &'a Mesh,
+    kind: Kind,
+    object: &'a Proxy,
+    /// Name of the object, as istiod knows it.
+    full: &'a str,
+    is_deletion: bool,
+}
+
+impl Wanted<'_> {
+    /// Asks until enough proxies have it; what is to be said then.
+    async fn until(&self, seen: &mut Seen) -> anyhow::Result<String> {
+        let Self { args, global, mesh, kind, object, full, is_deletion } = *self;
+        let names = [format!("config_distribution?resource={full}")];
+        let xds = Xds { timeout: ANSWER, ..args.xds.clone() };
+        loop {
+            let wanted = if is_deletion {
+                Some(ABSENT.to_owned())
+            } else {
+                version(mesh, kind, object, args.generation).await?
+            };
+            if let Some(wanted) = &wanted {
+                let answers = xds::ask(global, &xds, Question { type_url: PAGE, names: &names }).await?;
+                seen.look_for(wanted);
+                let texts = answers.iter().flat_map(|answer| &answer.resources).map(|one| one.value.clone());
+                for text in texts {
+                    let page: Vec<Value> = serde_json::from_slice(&text).with_context(|| {
+                        format!(
+                            "istiod does not say which proxies have an object: {}",
+                            String::from_utf8_lossy(&text).trim()
+                        )
+                    })?;
+                    seen.take(&page, wanted, &args.proxy);
+                }
+                if args.verbose {
+                    let left = seen.left();
+                    let left = if left.is_empty() {
+                        String::new()
+                    } else {
+                        format!("; waiting for {}", left.join(", "))
+                    };
+                    eprintln!("{} of {} sidecars{left}", seen.count().0, seen.count().1);
+                }
+                if seen.is_enough(args.threshold) {
+                    let (count, all) = seen.count();
+                    let what = if is_deletion { "absent from" } else { "present on" };
+                    return Ok(format!("Resource {full} {what} {count} out of {all} sidecars"));
+                }
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
     }
 }
 

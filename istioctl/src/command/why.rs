@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 
 use anyhow::Context as _;
 
+use super::proxy_config::file;
 use crate::args::Global;
 use crate::args::why::Why;
 use crate::failure::{Failure, Result};
@@ -71,7 +71,7 @@ fn of_files(args: &Why, question: &Question) -> anyhow::Result<Explanation> {
     let mut all = Vec::new();
     for path in &args.file {
         let what = || format!("--file {}", path.display());
-        all.push(Proxy::read(&fs::read_to_string(path).with_context(what)?, None).with_context(what)?);
+        all.push(Proxy::read(&file(path).with_context(what)?, None).with_context(what)?);
     }
     let client = all.first().context("--file names nothing")?;
     let find = |ip: IpAddr| {
@@ -150,6 +150,8 @@ async fn read(mesh: &Mesh, pod: &proxies::Proxy, port: u16) -> anyhow::Result<Pr
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser as _;
 
     use super::*;
@@ -176,7 +178,7 @@ mod tests {
     async fn dumps_in_files_are_enough_and_a_refusal_has_an_exit_code() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dump.json");
-        fs::write(&path, r#"{"configs": []}"#).unwrap();
+        fs::write(&path, r#"{"configs": [{"@type": "x"}]}"#).unwrap();
         let (args, global) = args(&["--file", path.to_str().unwrap(), "--to", "http://a:80/", "-o", "json"]);
         let mut out = Vec::new();
         let failure = run(&args, &global, &mut out).await.unwrap_err();

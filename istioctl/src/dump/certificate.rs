@@ -71,7 +71,7 @@ pub fn items(resource: &Resource<'_>, now: OffsetDateTime) -> Result<Vec<Item>, 
     Ok(vec![item("", None)])
 }
 
-fn decode(source: &DataSource<'_>) -> Vec<u8> {
+pub(crate) fn decode(source: &DataSource<'_>) -> Vec<u8> {
     // What is no base64 is shown as it is: as no certificate.
     STANDARD
         .decode(source.inline_bytes.as_bytes())

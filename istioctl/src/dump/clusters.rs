@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Error;
-use super::view::Address;
+use super::view::{Address, Locality};
 use crate::json::{Text, Value};
 
 /// The clusters of a proxy, each still as text.
@@ -56,12 +56,22 @@ impl<'a> Status<'a> {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Host<'a> {
-    /// Where it is.
+    /// How it is reached.
     #[serde(borrow)]
     pub address: Address<'a>,
     /// How it is.
     #[serde(borrow, alias = "healthStatus")]
     pub health_status: Health<'a>,
+    /// 0 is used first.
+    pub priority: u32,
+    /// Its share of the requests; 1 without it.
+    pub weight: Option<u32>,
+    /// Where it is.
+    #[serde(borrow)]
+    pub locality: Locality<'a>,
+    /// Name of its host, if it has one.
+    #[serde(borrow)]
+    pub hostname: Text<'a>,
 }
 
 /// How an endpoint is: `envoy.admin.v3.HostHealthStatus`.
@@ -74,6 +84,12 @@ pub struct Health<'a> {
     /// Whether it was ejected because requests failed.
     #[serde(alias = "failedOutlierCheck")]
     pub failed_outlier_check: bool,
+    /// Whether its health check failed.
+    #[serde(alias = "failedActiveHealthCheck")]
+    pub failed_active_health_check: bool,
+    /// Whether its first health check is not over.
+    #[serde(alias = "pendingActiveHc")]
+    pub pending_active_hc: bool,
 }
 
 impl Host<'_> {

@@ -6,9 +6,10 @@ use super::Graph;
 /// Size of a node.
 pub(super) const WIDTH: f64 = 210.0;
 pub(super) const HEIGHT: f64 = 52.0;
-/// Blanks between layers, in which traffic is labeled, and between nodes.
+/// Blanks between layers, in which traffic is labeled.
 const ACROSS: f64 = 170.0;
-const DOWN: f64 = 26.0;
+/// Blanks between nodes.
+pub(super) const DOWN: f64 = 26.0;
 /// Blanks between the columns of one layer.
 const COLUMN: f64 = 40.0;
 /// Around all.
@@ -24,8 +25,29 @@ pub(super) struct Layout {
     pub(super) at: Vec<(f64, f64)>,
     /// The layer of each node.
     pub(super) layer: Vec<usize>,
+    /// The column of each node that talks to others.
+    pub(super) column: Vec<usize>,
+    /// All columns of all layers, from left to right.
+    pub(super) columns: Vec<Column>,
     pub(super) width: f64,
     pub(super) height: f64,
+}
+
+/// Nodes that stand above each other.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Column {
+    pub(super) left: f64,
+    /// Heights at which no node is: above each, and below all.
+    pub(super) gaps: Vec<f64>,
+}
+
+impl Column {
+    /// The gap that is nearest to a height.
+    pub(super) fn nearest_gap(&self, y: f64) -> usize {
+        let below = self.gaps.partition_point(|gap| *gap < y).min(self.gaps.len() - 1);
+        let above = below.saturating_sub(1);
+        if y - self.gaps[above] < self.gaps[below] - y { above } else { below }
+    }
 }
 
 impl Layout {
@@ -193,6 +215,7 @@ fn place(count: usize, rows: &[Vec<usize>], alone: &[usize], layer: Vec<usize>) 
     )]
     let tall = TALL.max((widest as f64).sqrt() as usize * 2);
     let mut at = vec![(0.0, 0.0); count];
+    let (mut column_of, mut all_columns) = (vec![0; count], Vec::new());
     let (mut left, mut bottom) = (MARGIN, MARGIN);
     #[expect(clippy::cast_precision_loss, reason = "a few thousand at most")]
     let step = |index: usize| index as f64;
@@ -202,9 +225,13 @@ fn place(count: usize, rows: &[Vec<usize>], alone: &[usize], layer: Vec<usize>) 
         let each = row.len().div_ceil(columns);
         for (column, nodes) in row.chunks(each.max(1)).enumerate() {
             let top = MARGIN + (full - step(nodes.len()) * (HEIGHT + DOWN)) / 2.0;
+            let left = left + step(column) * (WIDTH + COLUMN);
             for (index, &node) in nodes.iter().enumerate() {
-                at[node] = (left + step(column) * (WIDTH + COLUMN), top + step(index) * (HEIGHT + DOWN));
+                at[node] = (left, top + step(index) * (HEIGHT + DOWN));
+                column_of[node] = all_columns.len();
             }
+            let gaps = (0..=nodes.len()).map(|index| top - DOWN / 2.0 + step(index) * (HEIGHT + DOWN));
+            all_columns.push(Column { left, gaps: gaps.collect() });
         }
         left += step(columns) * (WIDTH + COLUMN) - COLUMN + ACROSS;
         bottom = bottom.max(MARGIN + full);
@@ -219,5 +246,12 @@ fn place(count: usize, rows: &[Vec<usize>], alone: &[usize], layer: Vec<usize>) 
         width = width.max(at[node].0 + WIDTH);
     }
     let height = at.iter().map(|(_, y)| y + HEIGHT).fold(MARGIN + HEIGHT, f64::max);
-    Layout { at, layer, width: width + MARGIN, height: height + MARGIN }
+    Layout {
+        at,
+        layer,
+        column: column_of,
+        columns: all_columns,
+        width: width + MARGIN,
+        height: height + MARGIN,
+    }
 }

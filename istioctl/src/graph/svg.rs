@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::layout::{HEIGHT, Layout, WIDTH};
 use super::text::{escape, number, percent, short};
+use super::way::{self, Way};
 use super::{Edge, Graph, Kind, Mtls, Node};
 
 /// Colors, of light and of dark.
@@ -11,6 +12,8 @@ pub(super) const STYLE: &str = include_str!("graph.css");
 /// Most letters of a name in its box.
 const NAME: usize = 22;
 const NAMESPACE: usize = 30;
+/// Room for what a line is labeled with.
+const LABEL: f64 = 70.0;
 /// From this part of errors on, traffic is drawn as failing.
 const FAILING: f64 = 0.05;
 
@@ -23,7 +26,15 @@ pub fn file(graph: &Graph) -> String {
 /// The picture; with its colors, when it stands by itself.
 pub(super) fn picture(graph: &Graph, with_style: bool) -> String {
     let layout = Layout::of(graph);
-    let (width, height) = (layout.width, layout.height);
+    let places = graph.places();
+    let edges: Vec<(&Edge, (usize, usize))> = graph
+        .edges
+        .iter()
+        .filter_map(|edge| Some((edge, (*places.get(&*edge.from)?, *places.get(&*edge.to)?))))
+        .collect();
+    let ways = way::all(&layout, &edges.iter().map(|(_, ends)| *ends).collect::<Vec<_>>());
+    let furthest = ways.iter().map(|way| way.label.0 + LABEL).fold(layout.width, f64::max);
+    let (width, height) = (furthest, layout.height);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"mesh\" role=\"group\" aria-labelledby=\"mesh-title mesh-desc\" \
          width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\">\n\
@@ -38,65 +49,14 @@ pub(super) fn picture(graph: &Graph, with_style: bool) -> String {
     svg += "<defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"8\" markerHeight=\"8\" \
             markerUnits=\"userSpaceOnUse\" orient=\"auto\"><path class=\"tip\" d=\"M0 0L8 4L0 8z\"/></marker>\
             <symbol id=\"lock\" viewBox=\"0 0 10 12\"><path d=\"M2 5V3.5a3 3 0 0 1 6 0V5H9v7H1V5zm1.5 0h3V3.5a1.5 1.5 0 0 0-3 0z\"/></symbol></defs>\n";
-    let places = graph.places();
-    for (index, edge) in graph.edges.iter().enumerate() {
-        if let (Some(&from), Some(&to)) = (places.get(edge.from.as_str()), places.get(edge.to.as_str())) {
-            let ends = (&graph.nodes[from], &graph.nodes[to]);
-            svg += &self::edge(index, edge, ends, graph.seconds, &Way::of(&layout, from, to, index));
-        }
+    for (index, ((edge, (from, to)), way)) in edges.iter().zip(&ways).enumerate() {
+        let ends = (&graph.nodes[*from], &graph.nodes[*to]);
+        svg += &self::edge(index, edge, ends, graph.seconds, way);
     }
     for (index, (node, at)) in graph.nodes.iter().zip(&layout.at).enumerate() {
         svg += &self::node(index, node, *at);
     }
     svg + "</svg>\n"
-}
-
-/// The line of an edge, and where it is labeled.
-struct Way {
-    path: String,
-    label: (f64, f64),
-}
-
-impl Way {
-    fn of(layout: &Layout, from: usize, to: usize, index: usize) -> Self {
-        let ((ax, ay), (bx, by)) = (layout.at[from], layout.at[to]);
-        let (top, middle) = (ay + 12.0, HEIGHT / 2.0);
-        if from == to {
-            let x = ax + WIDTH;
-            return Self {
-                path: format!("M{x:.1} {top:.1}c46 -34 46 48 0 28"),
-                label: (x + 40.0, top + 4.0),
-            };
-        }
-        let (start, end) = ((ax + WIDTH, ay + middle), (bx, by + middle));
-        if layout.layer[from] < layout.layer[to] && end.0 > start.0 {
-            let bend = ((end.0 - start.0) / 2.0).max(40.0);
-            // Where many lines meet, their labels stand at different places.
-            #[expect(clippy::cast_precision_loss, reason = "below 3")]
-            let part = 0.42 + 0.08 * (index % 3) as f64;
-            let (c, d) = (start.0 + bend, end.0 - bend);
-            return Self {
-                path: format!(
-                    "M{:.1} {:.1}C{c:.1} {:.1} {d:.1} {:.1} {:.1} {:.1}",
-                    start.0, start.1, start.1, end.1, end.0, end.1
-                ),
-                label: (bezier(part, [start.0, c, d, end.0]), bezier(part, [start.1, start.1, end.1, end.1])),
-            };
-        }
-        // Back, below both.
-        let (sx, sy, ex, ey) = (ax + WIDTH * 0.6, ay + HEIGHT, bx + WIDTH * 0.4, by + HEIGHT);
-        let low = sy.max(ey) + 40.0;
-        Self {
-            path: format!("M{sx:.1} {sy:.1}C{sx:.1} {low:.1} {ex:.1} {low:.1} {ex:.1} {ey:.1}"),
-            label: (f64::midpoint(sx, ex), bezier(0.5, [sy, low, low, ey])),
-        }
-    }
-}
-
-fn bezier(at: f64, points: [f64; 4]) -> f64 {
-    let rest = 1.0 - at;
-    let [a, b, c, d] = points;
-    rest.powi(3) * a + 3.0 * rest * rest * at * b + 3.0 * rest * at * at * c + at.powi(3) * d
 }
 
 /// How much traffic there is, in short.
@@ -155,7 +115,7 @@ fn edge(index: usize, edge: &Edge, (from, to): (&Node, &Node), seconds: Option<f
         "<g class=\"edge {state}\" id=\"e{index}\" tabindex=\"0\" role=\"img\" aria-label=\"{said}\"><title>{said}</title>\
          <path class=\"line\" d=\"{}\" stroke-width=\"{width:.2}\" marker-end=\"url(#tip)\"/>{lock}\
          <text x=\"{:.1}\" y=\"{y:.1}\">{}</text></g>\n",
-        way.path,
+        way.path(),
         x - 3.0,
         escape(&short)
     )

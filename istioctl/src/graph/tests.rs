@@ -129,6 +129,36 @@ fn nodes_never_cover_each_other_and_the_picture_is_always_the_same() {
 }
 
 #[test]
+fn lines_pass_between_nodes_and_not_behind_them() {
+    for count in [2, 40, 150] {
+        let graph = many(count);
+        let (layout, places) = (layout::Layout::of(&graph), graph.places());
+        let ends = graph.edges.iter().map(|edge| (places[&*edge.from], places[&*edge.to]));
+        let ends: Vec<_> = ends.collect();
+        let ways = way::all(&layout, &ends);
+        let mut longest = 0;
+        for ((from, to), way) in ends.into_iter().zip(&ways) {
+            longest = longest.max(way.curves.len());
+            assert!(way.label.1 > 0.0 && way.label.1 < layout.height);
+            // Straight lines are as high as their two ends are.
+            assert!(way.curves.windows(2).all(|pair| pair[0][3].1 == pair[1][0].1), "{way:?}");
+            let points = |curve| (0..=16).map(move |step| way::on(curve, f64::from(step) / 16.0));
+            for (x, y) in way.curves.iter().flat_map(points) {
+                assert!(y > 0.0 && y < layout.height, "{way:?} leaves the picture");
+                for (node, (left, top)) in layout.at.iter().enumerate() {
+                    let is_behind = x > *left
+                        && x < left + layout::WIDTH
+                        && y > top - 1.0
+                        && y < top + layout::HEIGHT + 1.0;
+                    assert!(!is_behind || [from, to].contains(&node), "{way:?} passes behind {node}");
+                }
+            }
+        }
+        assert!(count < 40 || longest > 3, "{count}: no line passes a column");
+    }
+}
+
+#[test]
 fn callers_stand_left_of_what_they_call() {
     let graph = graph(&[pod("web", Mtls::Permissive, of_metrics(METRICS))]);
     let layout = layout::Layout::of(&graph);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 
 use super::{Connection, Mesh, Proxy};
@@ -14,6 +14,10 @@ use super::{Connection, Mesh, Proxy};
 pub const CONNECT: Duration = Duration::from_secs(3);
 /// Longest wait for an answer: dumps may be large.
 const ANSWER: Duration = Duration::from_secs(60);
+/// Bytes of an answer at most.
+const LONGEST: usize = 256 << 20;
+/// Letters of an answer that tells of a failure.
+const TOLD: usize = 1000;
 
 /// The admin pages of a proxy.
 #[derive(Debug)]
@@ -59,9 +63,18 @@ impl Admin<'_> {
 pub async fn exchange(connection: Connection, method: Method, path: &str) -> anyhow::Result<String> {
     let (status, text) = send(connection, method, path, Bytes::new()).await?;
     if !status.is_success() {
-        bail!("/{path}: {status}: {}", text.trim());
+        bail!("/{path}: {status}: {}", told(&text));
     }
     Ok(text)
+}
+
+/// What a page says of a failure: others may say a lot.
+fn told(text: &str) -> String {
+    let text = text.trim();
+    match text.char_indices().nth(TOLD) {
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Sends a body to a page over a connection, and waits for the answer.
@@ -83,7 +96,9 @@ pub async fn send(
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let body =
+            body.map_err(|why| anyhow!("/{path}: {why}; at most {LONGEST} bytes are read"))?.to_bytes();
         let text = String::from_utf8(body.into()).context("the answer is no text")?;
         anyhow::Ok((status, text))
     };
@@ -98,4 +113,15 @@ pub async fn send(
     tokio::time::timeout(ANSWER, both)
         .await
         .with_context(|| format!("no answer in {} s", ANSWER.as_secs()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_in_a_few_lines() {
+        assert_eq!(told(" no such page\n"), "no such page");
+        assert_eq!(told(&"ü".repeat(2000)), "ü".repeat(TOLD) + " ...");
+    }
 }

@@ -5,20 +5,21 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use futures_util::FutureExt as _;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config, ResourceExt as _};
 use runtime::tasks::Tasks;
 use serde::Deserialize;
 
-use super::admin::CONNECT;
+use super::forwarded::Forwarded;
 use super::{Connection, Credentials, Proxy, Target, nearest};
 use crate::args::Global;
+use crate::kubernetes::{HINT, Kubernetes};
 
 /// Who istiod knows: the service account `default` of its own namespace.
 const ACCOUNT: &str = "default";
@@ -32,15 +33,10 @@ const ISTIOD: &str = "app=istiod";
 const ROOTS: &str = "istio-ca-root-cert";
 /// ConfigMap with the settings of injection.
 const INJECTOR: &str = "istio-sidecar-injector";
-/// Named in errors: what helps who has no cluster.
-pub(crate) const HINT: &str =
-    "name a cluster with --kubeconfig or --context, or a mesh without Kubernetes with --mesh FILE";
 
 /// A cluster.
 pub(super) struct Cluster {
-    pub(super) client: Client,
-    /// Namespace of who names none.
-    pub(super) namespace: String,
+    pub(super) kubernetes: Kubernetes,
     istio_namespace: String,
     /// Longest wait for a connection and an answer.
     limit: Duration,
@@ -50,48 +46,15 @@ pub(super) struct Cluster {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster").field("namespace", &self.namespace).finish_non_exhaustive()
+        f.debug_struct("Cluster").field("kubernetes", &self.kubernetes).finish_non_exhaustive()
     }
-}
-
-/// How a cluster is reached, by the kubeconfig and the flags of all commands.
-pub(crate) async fn config(global: &Global) -> anyhow::Result<Config> {
-    let options = KubeConfigOptions { context: global.context.clone(), ..KubeConfigOptions::default() };
-    let mut config = match (&global.kubeconfig, &global.context) {
-        (Some(path), _) => {
-            let file =
-                Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &options)
-                .await
-                .with_context(|| format!("--kubeconfig {}", path.display()))?
-        }
-        (None, Some(context)) => {
-            Config::from_kubeconfig(&options).await.with_context(|| format!("--context {context}"))?
-        }
-        (None, None) => Config::infer().await.context("there is no cluster").context(HINT)?,
-    };
-    if let Some(user) = &global.as_user {
-        config.auth_info.impersonate = Some(user.clone());
-    }
-    if !global.as_group.is_empty() {
-        config.auth_info.impersonate_groups = Some(global.as_group.clone());
-    }
-    if let Some(uid) = &global.as_uid {
-        config.auth_info.impersonate_uid = Some(uid.clone());
-    }
-    config.connect_timeout = Some(CONNECT.min(global.kubeclient_timeout));
-    config.read_timeout = Some(global.kubeclient_timeout);
-    Ok(config)
 }
 
 impl Cluster {
     /// Reads the kubeconfig; nothing is asked yet.
     pub(super) async fn of(global: &Global) -> anyhow::Result<Self> {
-        let config = config(global).await?;
-        let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         Ok(Self {
-            client: Client::try_from(config).context("client of the API server")?,
-            namespace,
+            kubernetes: Kubernetes::open(global).await?,
             istio_namespace: global.istio_namespace.clone(),
             limit: global.kubeclient_timeout,
             tasks: Tasks::new(),
@@ -99,11 +62,11 @@ impl Cluster {
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), namespace)
+        Api::namespaced(self.kubernetes.client.clone(), namespace)
     }
 
     pub(super) async fn find(&self, target: &Target) -> anyhow::Result<Vec<Proxy>> {
-        let namespace = target.namespace.as_deref().unwrap_or(&self.namespace);
+        let namespace = target.namespace.as_deref().unwrap_or(&self.kubernetes.namespace);
         let name = &target.name;
         let Some(kind) = &target.kind else {
             return Ok(vec![Proxy { name: name.clone(), namespace: namespace.to_owned() }]);
@@ -114,7 +77,7 @@ impl Cluster {
 
     /// The labels of the pods of an object.
     async fn selector(&self, kind: &str, namespace: &str, name: &str) -> anyhow::Result<String> {
-        let client = self.client.clone();
+        let client = self.kubernetes.client.clone();
         let asked = async {
             anyhow::Ok(match kind.split('.').next().unwrap_or_default() {
                 "svc" | "service" | "services" => {
@@ -178,13 +141,13 @@ impl Cluster {
     }
 
     pub(super) async fn selected(&self, labels: &str) -> anyhow::Result<Vec<Proxy>> {
-        self.list(&self.namespace, labels).await
+        self.list(&self.kubernetes.namespace, labels).await
     }
 
     /// Running pods that have an address, each with whether it has a sidecar.
     pub(super) async fn with_address(&self, ip: IpAddr) -> anyhow::Result<Vec<(Proxy, Option<bool>)>> {
         let params = ListParams::default().fields(&format!("status.podIP={ip},status.phase=Running"));
-        let list = Api::<Pod>::all(self.client.clone()).list(&params).await;
+        let list = Api::<Pod>::all(self.kubernetes.client.clone()).list(&params).await;
         let list = list.with_context(|| format!("the pod with address {ip}; {HINT}"))?;
         let found = list.items.iter().map(|pod| {
             let proxy = Proxy { name: pod.name_any(), namespace: pod.namespace().unwrap_or_default() };
@@ -211,11 +174,15 @@ impl Cluster {
 
     async fn forward(&self, pod: &Proxy, port: u16) -> Result<Connection, kube::Error> {
         let mut forwarder = self.pods(&pod.namespace).portforward(&pod.name, &[port]).await?;
-        let stream = forwarder.take_stream(port);
+        let parts = forwarder.take_stream(port).zip(forwarder.take_error(port));
         // It works as long as somebody waits for it.
         self.tasks.spawn("port-forward", async move { drop(forwarder.join().await) });
-        match stream {
-            Some(stream) => Ok(Box::new(stream)),
+        match parts {
+            Some((stream, why)) => Ok(Box::new(Forwarded {
+                stream,
+                why: Box::pin(why.fuse()),
+                place: format!("port {port} of {pod}"),
+            })),
             None => Err(kube::Error::Service("the port was not forwarded".into())),
         }
     }
@@ -230,7 +197,7 @@ impl Cluster {
         // Why is told better by the pod than by who was to forward to it.
         match self.pods(&pod.namespace).get_opt(&pod.name).await {
             Ok(None) => {
-                let all = Api::<Pod>::all(self.client.clone()).list(&ListParams::default()).await;
+                let all = Api::<Pod>::all(self.kubernetes.client.clone()).list(&ListParams::default()).await;
                 let all: Vec<Proxy> = all
                     .map(|list| list.items)
                     .unwrap_or_default()
@@ -254,7 +221,7 @@ impl Cluster {
 
     pub(super) async fn credentials(&self) -> anyhow::Result<Credentials> {
         let accounts = Api::<k8s_openapi::api::core::v1::ServiceAccount>::namespaced(
-            self.client.clone(),
+            self.kubernetes.client.clone(),
             &self.istio_namespace,
         );
         let request = TokenRequest {
@@ -278,7 +245,7 @@ impl Cluster {
 
     /// A value of a ConfigMap of the control plane, if it is there.
     pub(super) async fn data(&self, name: &str, key: &str) -> anyhow::Result<Option<String>> {
-        let maps = Api::<ConfigMap>::namespaced(self.client.clone(), &self.istio_namespace);
+        let maps = Api::<ConfigMap>::namespaced(self.kubernetes.client.clone(), &self.istio_namespace);
         let found = maps.get_opt(name).await;
         let found = found.with_context(|| format!("ConfigMap {name}.{}; {HINT}", self.istio_namespace))?;
         Ok(found.and_then(|map| map.data?.remove(key)))

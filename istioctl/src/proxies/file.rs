@@ -19,13 +19,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use config::Kind;
 use config::kube::Service;
 use serde::Deserialize;
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use super::admin::CONNECT;
 use super::{Connection, Credentials, Proxy, Target, nearest, netns};
@@ -33,6 +35,8 @@ use crate::args::Global;
 
 /// Namespace of who names none.
 pub(super) const DEFAULT: &str = "default";
+/// Longest wait for a program that prints a token.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the file says.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -204,14 +208,18 @@ impl File {
         Ok(Box::new(stream))
     }
 
-    pub(super) fn credentials(&self) -> anyhow::Result<Credentials> {
+    pub(super) async fn credentials(&self) -> anyhow::Result<Credentials> {
         let read = |path: &PathBuf| fs::read_to_string(path).with_context(|| path.display().to_string());
         let mut token = self.token.as_ref().map(read).transpose()?;
         if let [program, args @ ..] = &self.token_command[..] {
-            let output = Command::new(program)
-                .args(args)
-                .output()
-                .with_context(|| format!("tokenCommand {program}"))?;
+            let mut command = Command::new(program);
+            command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+            let what = || format!("tokenCommand {program}");
+            let output = tokio::time::timeout(PATIENCE, command.output()).await;
+            let output = output
+                .with_context(|| format!("it has not ended in {} s", PATIENCE.as_secs()))
+                .with_context(what)?
+                .with_context(what)?;
             let said = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.success(), "tokenCommand {program}: {}", said.trim());
             token = Some(String::from_utf8(output.stdout).context("tokenCommand")?);

@@ -6,37 +6,17 @@ use std::path::Path;
 
 use analysis::Kind;
 use anyhow::Context as _;
-use kube::Client;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::cluster::HINT;
 use super::file::DEFAULT;
 use super::{Mesh, Place, Proxy, Target};
-
-/// Objects in one answer of the API server.
-const PAGE: u32 = 500;
-
-#[derive(Deserialize)]
-struct List {
-    #[serde(default)]
-    metadata: ListMeta,
-    #[serde(default)]
-    items: Vec<Value>,
-}
-
-#[derive(Default, Deserialize)]
-struct ListMeta {
-    #[serde(default, rename = "continue")]
-    next: String,
-}
 
 impl Mesh {
     /// Namespace of who names none.
     #[must_use]
     pub fn namespace(&self) -> &str {
         match &self.place {
-            Place::Cluster(cluster) => &cluster.namespace,
+            Place::Cluster(cluster) => &cluster.kubernetes.namespace,
             Place::File(file) => file.namespace.as_deref().unwrap_or(DEFAULT),
         }
     }
@@ -54,15 +34,7 @@ impl Mesh {
     /// When the API server or a file cannot be read.
     pub async fn object(&self, kind: Kind, namespace: &str, name: &str) -> anyhow::Result<Option<Value>> {
         match &self.place {
-            Place::Cluster(cluster) => {
-                for version in kind.versions() {
-                    let path = format!("{}/{name}", path(kind, version, Some(namespace)));
-                    if let Some(text) = get(&cluster.client, &path).await? {
-                        return Ok(Some(serde_json::from_str(&text).with_context(|| format!("GET {path}"))?));
-                    }
-                }
-                Ok(None)
-            }
+            Place::Cluster(cluster) => cluster.kubernetes.object(kind, namespace, name).await,
             Place::File(_) => {
                 let all = self.objects(kind, Some(namespace)).await?;
                 Ok(all.into_iter().find(|one| meta(one, "name") == name))
@@ -76,20 +48,21 @@ impl Mesh {
     /// # Errors
     /// When the API server or a file cannot be read.
     pub async fn objects(&self, kind: Kind, namespace: Option<&str>) -> anyhow::Result<Vec<Value>> {
-        let mut found = match &self.place {
-            Place::Cluster(cluster) => list(&cluster.client, kind, namespace).await?,
+        let mut found = Vec::new();
+        match &self.place {
+            Place::Cluster(cluster) => {
+                cluster.kubernetes.objects(kind, namespace, "", |one| found.push(one)).await?;
+            }
             Place::File(file) => {
-                let mut found = match &file.objects {
-                    Some(dir) => read(dir, kind)?,
-                    None => Vec::new(),
-                };
+                if let Some(dir) = &file.objects {
+                    found = read(dir, kind)?;
+                }
                 if kind == Kind::Pod {
                     with_pods(&mut found, file);
                 }
                 found.retain(|one| namespace.is_none_or(|namespace| meta(one, "namespace") == namespace));
-                found
             }
-        };
+        }
         found.sort_by(|one, other| key(one).cmp(&key(other)));
         Ok(found)
     }
@@ -102,41 +75,6 @@ fn key(object: &Value) -> (&str, &str) {
 /// A text of an object's metadata.
 pub(crate) fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or_default()
-}
-
-fn path(kind: Kind, version: &str, namespace: Option<&str>) -> String {
-    let root = if kind.group().is_empty() { "api".to_owned() } else { format!("apis/{}", kind.group()) };
-    let within = namespace.map_or_else(String::new, |name| format!("namespaces/{name}/"));
-    format!("/{root}/{version}/{within}{}", kind.plural())
-}
-
-async fn get(client: &Client, path: &str) -> anyhow::Result<Option<String>> {
-    let request = http::Request::get(path).body(Vec::new()).with_context(|| format!("GET {path}"))?;
-    match client.request_text(request).await {
-        Ok(text) => Ok(Some(text)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("GET {path}; {HINT}")),
-    }
-}
-
-async fn list(client: &Client, kind: Kind, namespace: Option<&str>) -> anyhow::Result<Vec<Value>> {
-    for version in kind.versions() {
-        let mut found = Vec::new();
-        let (path, mut next) = (path(kind, version, namespace), String::new());
-        loop {
-            let page =
-                format!("{path}?limit={PAGE}{}{next}", if next.is_empty() { "" } else { "&continue=" });
-            let Some(text) = get(client, &page).await? else { break };
-            let list: List = serde_json::from_str(&text).with_context(|| format!("GET {page}"))?;
-            found.extend(list.items);
-            // Tokens of pages are of base64, whose signs mean something else in a URL.
-            next = list.metadata.next.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-            if next.is_empty() {
-                return Ok(found);
-            }
-        }
-    }
-    Ok(Vec::new())
 }
 
 /// All objects of a kind in the files of a directory.
@@ -242,11 +180,5 @@ mod tests {
             assert_eq!(one["status"]["phase"], "Running");
             assert_eq!(one["status"]["containerStatuses"], json!([{"name": "istio-proxy", "ready": true}]));
         }
-    }
-
-    #[test]
-    fn paths_are_those_of_the_api() {
-        assert_eq!(path(Kind::Pod, "v1", Some("shop")), "/api/v1/namespaces/shop/pods");
-        assert_eq!(path(Kind::Gateway, "v1", None), "/apis/networking.istio.io/v1/gateways");
     }
 }

@@ -89,3 +89,13 @@ fn the_token_of_a_file_is_read() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert_eq!(runtime.block_on(mesh.unwrap().credentials()).unwrap().token.as_deref(), Some("secret"));
 }
+
+#[test]
+fn a_program_that_prints_a_token_waits_for_no_input() {
+    let (_dir, mesh) = mesh("tokenCommand: [sh, -c, 'cat; echo printed']\n", &[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let token = |mesh: anyhow::Result<Mesh>| runtime.block_on(mesh.unwrap().credentials());
+    assert_eq!(token(mesh).unwrap().token.as_deref(), Some("printed"));
+    let (_dir, mesh) = self::mesh("tokenCommand: [sh, -c, 'echo why >&2; exit 1']\n", &[]);
+    assert_eq!(token(mesh).unwrap_err().to_string(), "tokenCommand sh: why");
+}

@@ -1,5 +1,7 @@
 //! Columns of text, laid out as Go's `text/tabwriter` does.
 
+use super::plain::plain;
+
 /// A table that is printed once all its rows are known.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -19,9 +21,13 @@ impl Table {
         Self { padding, rows: Vec::new() }
     }
 
-    /// Adds a row.
+    /// Adds a row; cells may have what others have written.
     pub fn row<C: Into<String>>(&mut self, cells: impl IntoIterator<Item = C>) {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
+        let cell = |cell: C| {
+            let text = cell.into();
+            plain(&text).into_owned()
+        };
+        self.rows.push(cells.into_iter().map(cell).collect());
     }
 
     /// The text: the last cell of a row belongs to no column. A column goes as far as
@@ -68,6 +74,13 @@ mod tests {
         table.row(["é", ""]);
         table.row(["longer", "2"]);
         assert_eq!(table.render(), "NAME       X\né          \nlonger     2\n");
+    }
+
+    #[test]
+    fn a_cell_moves_no_cursor() {
+        let mut table = Table::new(NARROW);
+        table.row(["1.32\x1b[2J", "x"]);
+        assert_eq!(table.render(), "1.32\u{fffd}[2J x\n");
     }
 
     #[test]

@@ -14,10 +14,11 @@ const PREFIX: &str = "type.googleapis.com/";
 ///
 /// # Errors
 /// What does not fit.
-pub(super) fn decode<M: prost::Message + prost::Name + Default>(mut json: Value) -> Result<M, String> {
+pub(super) fn decode<M: prost::Message + prost::Name + Default>(json: &str) -> Result<M, String> {
     let name = M::full_name();
     let descriptor =
         proto::reflect::pool().get_message_by_name(&name).ok_or_else(|| format!("no message type {name}"))?;
+    let mut json: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
     prepare(&mut json);
     let options = DeserializeOptions::new().deny_unknown_fields(false);
     let message = DynamicMessage::deserialize_with_options(descriptor, json, &options)
@@ -75,19 +76,19 @@ mod tests {
 
     #[test]
     fn what_is_not_known_keeps_its_name() {
-        let listener: Listener = decode(json!({
+        let json = json!({
             "name": "x", "a_field_of_tomorrow": {"a": 1},
             "listener_filters": [
                 {"name": "a", "typed_config": {"@type": "type.googleapis.com/a.b.Unknown", "value": [1]}},
                 {"name": "b", "typed_config": {"@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "type_url": "x/c.d", "value": {}}},
             ],
-        }))
-        .unwrap();
+        });
+        let listener: Listener = decode(&json.to_string()).unwrap();
         let kinds = listener.listener_filters.iter().map(|filter| match &filter.config_type {
             Some(listener_filter::ConfigType::TypedConfig(any)) => kind(any),
             _ => String::new(),
         });
         assert_eq!(kinds.collect::<Vec<_>>(), ["a.b.Unknown", "c.d"]);
-        assert!(decode::<Listener>(json!({"name": 5})).is_err());
+        assert!(decode::<Listener>(r#"{"name": 5}"#).is_err());
     }
 }

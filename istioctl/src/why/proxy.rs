@@ -4,27 +4,29 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use base64::Engine as _;
+use pki::certificate::Certificate;
 use prost::Name;
 use proto::Any;
 use proto::envoy::config::cluster::v3::Cluster;
 use proto::envoy::config::core::v3::address::Address as AddressKind;
 use proto::envoy::config::core::v3::socket_address::PortSpecifier;
-use proto::envoy::config::core::v3::{Address, Metadata};
+use proto::envoy::config::core::v3::{Address, Metadata, TypedExtensionConfig};
 use proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use proto::envoy::config::listener::v3::Listener;
 use proto::envoy::config::route::v3::RouteConfiguration;
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::message;
+use crate::dump::{self, ConfigDump, State, certificate, clusters, view};
+use crate::json::{Text, Value};
 
 /// Why a page of Envoy's admin interface is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is no JSON.
-    #[error("no JSON of Envoy's admin interface: {0}")]
-    Json(#[from] serde_json::Error),
-    /// It has no list of configurations.
+    /// It is something else.
+    #[error(transparent)]
+    Dump(#[from] dump::Error),
+    /// There is nothing in it.
     #[error("no config dump of Envoy: `configs` is missing")]
     NoDump,
 }
@@ -32,18 +34,18 @@ pub enum Error {
 /// A resource that is read when it is first needed.
 #[derive(Debug)]
 pub(super) struct Resource<M> {
-    raw: Value,
+    raw: Box<str>,
     cell: OnceCell<Result<M, String>>,
 }
 
 impl<M: prost::Message + Name + Default> Resource<M> {
-    fn new(raw: Value) -> Self {
-        Self { raw, cell: OnceCell::new() }
+    fn new(one: &dump::Resource<'_>) -> Self {
+        Self { raw: one.raw().into(), cell: OnceCell::new() }
     }
 
     /// The message, or why it cannot be read.
     pub(super) fn get(&self) -> Result<&M, &str> {
-        self.cell.get_or_init(|| message::decode(self.raw.clone())).as_ref().map_err(String::as_str)
+        self.cell.get_or_init(|| message::decode(&self.raw)).as_ref().map_err(String::as_str)
     }
 }
 
@@ -97,53 +99,29 @@ impl Proxy {
     /// # Errors
     /// When one of them is something else.
     pub fn read(dump: &str, clusters: Option<&str>) -> Result<Self, Error> {
-        let mut dump: Value = serde_json::from_str(dump)?;
+        let dump = ConfigDump::parse(dump)?;
+        if dump.is_empty() {
+            return Err(Error::NoDump);
+        }
         let mut proxy = Self::empty();
-        let configs = field(&mut dump, "configs").ok_or(Error::NoDump)?;
-        for mut config in items(configs) {
-            let kind = text(&config, "@type");
-            match kind.rsplit('.').next().unwrap_or_default() {
-                "BootstrapConfigDump" => proxy.take_node(&config),
-                "ClustersConfigDump" => {
-                    for entry in list(&mut config, &["static_clusters", "dynamic_active_clusters"]) {
-                        take(&mut proxy.clusters, entry, "cluster", "name");
-                    }
-                }
-                "ListenersConfigDump" => {
-                    let fixed = list(&mut config, &["static_listeners"]);
-                    let dynamic = list(&mut config, &["dynamic_listeners"]);
-                    let dynamic =
-                        dynamic.into_iter().filter_map(|mut entry| field(&mut entry, "active_state"));
-                    for mut entry in fixed.into_iter().chain(dynamic) {
-                        let listener = field(&mut entry, "listener");
-                        proxy.listeners.extend(listener.map(Resource::new));
-                    }
-                }
-                "RoutesConfigDump" => {
-                    for entry in list(&mut config, &["dynamic_route_configs"]) {
-                        take(&mut proxy.routes, entry, "route_config", "name");
-                    }
-                }
-                "EndpointsConfigDump" => {
-                    for entry in list(&mut config, &["static_endpoint_configs", "dynamic_endpoint_configs"]) {
-                        take(&mut proxy.assignments, entry, "endpoint_config", "cluster_name");
-                    }
-                }
-                "SecretsConfigDump" => {
-                    for entry in list(&mut config, &["dynamic_active_secrets"]) {
-                        if text(&entry, "name") == "default" {
-                            proxy.identity = identity(&entry);
-                        }
-                    }
-                }
-                "EcdsConfigDump" => {
-                    for mut entry in list(&mut config, &["ecds_filters"]) {
-                        if let Some(filter) = field(&mut entry, "ecds_filter") {
-                            proxy.take_extension(filter);
-                        }
-                    }
-                }
-                _ => {}
+        proxy.take_node(&if_there(dump.bootstrap())?.bootstrap.node);
+        proxy.clusters = by_name(if_there(dump.clusters())?)?;
+        let mut listeners = if_there(dump.listeners())?;
+        listeners.sort_by_key(|one| one.state);
+        proxy.listeners = listeners.iter().map(Resource::new).collect();
+        // Those that stand in listeners are read with them.
+        let routes = if_there(dump.routes())?.into_iter().filter(|one| one.state == State::Active);
+        proxy.routes = by_name(routes.collect())?;
+        proxy.assignments = by_name(dump.endpoints()?)?;
+        for secret in if_there(dump.secrets())? {
+            if secret.state == State::Active && &*secret.name == "default" {
+                proxy.identity = identity(&secret.read()?);
+            }
+        }
+        for one in if_there(dump.extensions())? {
+            let decoded = message::decode::<TypedExtensionConfig>(one.raw());
+            if let Ok(TypedExtensionConfig { name, typed_config: Some(config) }) = decoded {
+                proxy.extensions.insert(name, config);
             }
         }
         proxy.hosts = clusters.map(hosts).transpose()?;
@@ -169,42 +147,33 @@ impl Proxy {
         }
     }
 
-    fn take_node(&mut self, config: &Value) {
-        let node = &config["bootstrap"]["node"];
+    fn take_node(&mut self, node: &view::Node<'_>) {
         // KIND~IP~POD.NAMESPACE~DOMAIN.
-        let id = text(node, "id");
-        let mut parts = id.split('~');
+        let mut parts = node.id.split('~');
         self.is_router = parts.next() == Some("router");
         let address = parts.next().unwrap_or_default();
         self.name = parts.next().unwrap_or_default().to_owned();
         if let Some((_, domain)) = parts.next().and_then(|domain| domain.split_once(".svc.")) {
             self.domain = domain.to_owned();
         }
-        let metadata = &node["metadata"];
-        self.namespace = text(metadata, "NAMESPACE");
+        let of =
+            |name: &str| node.metadata.iter().find(|(known, _)| &***known == name).map(|(_, value)| value);
+        let word = |name: &str| of(name).and_then(Value::as_str).unwrap_or_default();
+        self.namespace = word("NAMESPACE").to_owned();
         if self.namespace.is_empty() {
             self.namespace =
                 self.name.rsplit_once('.').map(|(_, namespace)| namespace.to_owned()).unwrap_or_default();
         }
-        let more = text(metadata, "INSTANCE_IPS");
-        let mut addresses: Vec<IpAddr> =
-            std::iter::once(address).chain(more.split(',')).filter_map(|ip| ip.trim().parse().ok()).collect();
-        addresses.dedup();
-        self.addresses = addresses;
-        self.interception = text(metadata, "INTERCEPTION_MODE");
-        if let Some(annotations) = metadata["ANNOTATIONS"].as_object() {
+        let more = word("INSTANCE_IPS").split(',');
+        self.addresses =
+            std::iter::once(address).chain(more).filter_map(|ip| ip.trim().parse().ok()).collect();
+        self.addresses.dedup();
+        self.interception = word("INTERCEPTION_MODE").to_owned();
+        if let Some(Value::Object(_, annotations)) = of("ANNOTATIONS") {
             let pairs = annotations
                 .iter()
-                .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+                .filter_map(|(name, value)| Some((name.to_string(), value.as_str()?.to_owned())));
             self.annotations = pairs.collect();
-        }
-    }
-
-    fn take_extension(&mut self, filter: Value) {
-        use proto::envoy::config::core::v3::TypedExtensionConfig;
-        let decoded: Result<TypedExtensionConfig, _> = message::decode(filter);
-        if let Ok(TypedExtensionConfig { name, typed_config: Some(config) }) = decoded {
-            self.extensions.insert(name, config);
         }
     }
 
@@ -214,106 +183,80 @@ impl Proxy {
     }
 }
 
-/// A field by its name as Envoy writes it, or in the other form of protobuf's JSON.
-fn field(json: &mut Value, name: &str) -> Option<Value> {
-    let fields = json.as_object_mut()?;
-    fields.remove(name).or_else(|| fields.remove(&camel(name)))
-}
-
-fn camel(name: &str) -> String {
-    let mut parts = name.split('_');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let mut chars = part.chars();
-        text.extend(chars.next().map(|first| first.to_ascii_uppercase()));
-        text.push_str(chars.as_str());
-    }
-    text
-}
-
-fn items(json: Value) -> Vec<Value> {
-    match json {
-        Value::Array(items) => items,
-        _ => Vec::new(),
+/// What is in a dump; nothing where it has no such section.
+fn if_there<T: Default>(read: Result<T, dump::Error>) -> Result<T, dump::Error> {
+    match read {
+        Err(dump::Error::NoSection(_)) => Ok(T::default()),
+        read => read,
     }
 }
 
-fn list(json: &mut Value, names: &[&str]) -> Vec<Value> {
-    names.iter().filter_map(|name| field(json, name)).flat_map(items).collect()
-}
-
-fn text(json: &Value, name: &str) -> String {
-    let value = json.get(name).or_else(|| json.get(camel(name)));
-    value.and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-fn take<M: prost::Message + Name + Default>(
-    into: &mut BTreeMap<String, Resource<M>>,
-    mut entry: Value,
-    what: &str,
-    name: &str,
-) {
-    if let Some(resource) = field(&mut entry, what) {
-        into.insert(text(&resource, name), Resource::new(resource));
+/// Resources by their names; those in use stand before those of the bootstrap.
+fn by_name<M: prost::Message + Name + Default>(
+    all: Vec<dump::Resource<'_>>,
+) -> Result<BTreeMap<String, Resource<M>>, dump::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Named<'a> {
+        #[serde(borrow, alias = "cluster_name", alias = "clusterName")]
+        name: Text<'a>,
     }
+    let mut found = BTreeMap::new();
+    for one in all {
+        let named: Named<'_> = one.read()?;
+        found.entry(named.name.to_string()).or_insert_with(|| Resource::new(&one));
+    }
+    Ok(found)
 }
 
 /// The identity that the workload's certificate proves.
-fn identity(secret: &Value) -> Option<String> {
-    let find = |json: &Value, name: &str| json.get(name).or_else(|| json.get(camel(name))).cloned();
-    let chain = find(&find(&find(secret, "secret")?, "tls_certificate")?, "certificate_chain")?;
-    let pem = base64::engine::general_purpose::STANDARD.decode(text(&chain, "inline_bytes")).ok()?;
-    let certificates = pki::certificate::Certificate::all_from_pem(&String::from_utf8(pem).ok()?).ok()?;
+fn identity(secret: &view::Secret<'_>) -> Option<String> {
+    let pem = certificate::decode(&secret.tls_certificate.as_ref()?.certificate_chain);
+    let certificates = Certificate::all_from_pem(&String::from_utf8(pem).ok()?).ok()?;
     certificates.first()?.uris.first().cloned()
 }
 
 /// The page `/clusters?format=json`.
-fn hosts(page: &str) -> Result<BTreeMap<String, Vec<Host>>, serde_json::Error> {
-    let page: Value = serde_json::from_str(page)?;
+fn hosts(page: &str) -> Result<BTreeMap<String, Vec<Host>>, dump::Error> {
     let mut all = BTreeMap::new();
-    for cluster in page["cluster_statuses"].as_array().into_iter().flatten() {
-        let hosts = cluster["host_statuses"].as_array().into_iter().flatten().map(host);
-        all.insert(text(cluster, "name"), hosts.collect());
+    for cluster in clusters::parse(page)? {
+        let clusters::Status { name, host_statuses, .. } = clusters::Status::read(cluster)?;
+        all.insert(name.to_string(), host_statuses.iter().map(Host::of).collect());
     }
     Ok(all)
 }
 
-fn host(status: &Value) -> Host {
-    let number = |json: &Value| json.as_u64().and_then(|number| u32::try_from(number).ok());
-    let socket = &status["address"]["socket_address"];
-    let health = &status["health_status"];
-    let mut trouble = Vec::new();
-    let flags = [
-        ("failed_outlier_check", "ejected by outlier detection"),
-        ("failed_active_health_check", "failed its health check"),
-        ("pending_active_hc", "its first health check is not over"),
-    ];
-    for (flag, words) in flags {
-        if health[flag] == Value::Bool(true) {
-            trouble.push(words.to_owned());
+impl Host {
+    fn of(status: &clusters::Host<'_>) -> Self {
+        let health = &status.health_status;
+        let mut trouble = Vec::new();
+        let flags = [
+            (health.failed_outlier_check, "ejected by outlier detection"),
+            (health.failed_active_health_check, "failed its health check"),
+            (health.pending_active_hc, "its first health check is not over"),
+        ];
+        trouble.extend(flags.iter().filter(|(is_so, _)| *is_so).map(|(_, words)| (*words).to_owned()));
+        let mut note = String::new();
+        match status.health() {
+            "UNHEALTHY" | "TIMEOUT" => trouble.push("istiod says that it is not healthy".into()),
+            "DRAINING" => trouble.push("it is draining".into()),
+            "DEGRADED" => "degraded".clone_into(&mut note),
+            _ => {}
         }
-    }
-    let mut note = String::new();
-    match text(health, "eds_health_status").as_str() {
-        "UNHEALTHY" | "TIMEOUT" => trouble.push("istiod says that it is not healthy".into()),
-        "DRAINING" => trouble.push("it is draining".into()),
-        "DEGRADED" => "degraded".clone_into(&mut note),
-        _ => {}
-    }
-    let place = ["region", "zone", "sub_zone"].map(|part| text(&status["locality"], part));
-    Host {
-        address: if socket.is_object() {
-            text(socket, "address")
-        } else {
-            text(&status["address"]["pipe"], "path")
-        },
-        port: number(&socket["port_value"]).and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
-        trouble,
-        note,
-        priority: number(&status["priority"]).unwrap_or(0),
-        weight: number(&status["weight"]).unwrap_or(1),
-        locality: place.join("/").trim_end_matches('/').to_owned(),
-        hostname: text(status, "hostname"),
+        let view::Address { socket_address, pipe, .. } = &status.address;
+        let view::Locality { region, zone, sub_zone, .. } = &status.locality;
+        let (socket, pipe) = (socket_address.as_ref(), pipe.as_ref());
+        let address = socket.map(|socket| &socket.address).or(pipe.map(|pipe| &pipe.path));
+        Self {
+            address: address.map(ToString::to_string).unwrap_or_default(),
+            port: u16::try_from(status.port()).unwrap_or(0),
+            trouble,
+            note,
+            priority: status.priority,
+            weight: status.weight.unwrap_or(1),
+            locality: format!("{region}/{zone}/{sub_zone}").trim_end_matches('/').to_owned(),
+            hostname: status.hostname.to_string(),
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve configuration and certificates to the proxies of the mesh.
     Discovery(Box<Discovery>),
+    /// Send a request to the debug pages of the istiod that runs here, and print the answer.
+    Request(Request),
     /// Print a token that lets a workload without Kubernetes join the mesh.
     Token(Token),
     /// Print the version.
@@ -143,6 +145,17 @@ pub struct Discovery {
     /// How long a ping may stay unanswered.
     #[arg(long = "keepaliveTimeout", default_value = "10s", value_name = "DURATION")]
     pub keepalive_timeout: String,
+}
+
+/// Flags of `istiod request`.
+#[derive(Args, Debug)]
+pub struct Request {
+    /// HTTP method.
+    pub method: String,
+    /// Path with its query, such as `debug/syncz`.
+    pub path: String,
+    /// Body; what follows is ignored.
+    pub body: Vec<String>,
 }
 
 /// Flags of `istiod token`.

@@ -16,7 +16,7 @@ use tonic::Status;
 use xds::{Request, SyncState, TypeStatus, Variant, frame};
 
 use super::guard::Access;
-use super::{Page, Pages, dump};
+use super::{NOT_CONNECTED, Page, Pages, dump, plain};
 use crate::auth::Caller;
 use crate::push::status::Row;
 
@@ -112,7 +112,7 @@ fn any(pages: &Pages, caller: Option<&Caller>, names: &[String]) -> Result<Named
         )));
     }
     let text = match pages.page(page, query, &access) {
-        Page::Json(value) => value.to_string(),
+        Page::Json(value) => plain(value).to_string(),
         Page::Text(_, words) => words,
     };
     Ok((name.clone(), Any { type_url: ANY.into(), value: text.into_bytes().into() }))
@@ -178,12 +178,15 @@ fn of_type(type_url: &TypeUrl, status: &TypeStatus) -> GenericXdsConfig {
     }
 }
 
-/// What the proxy of a name should have; nothing when it is not here, so that
+/// What the proxy of a name should have; that it is not here otherwise, so that
 /// another istiod is asked.
 fn config_dump(pages: &Pages, access: &Access, names: &[String]) -> Vec<Named> {
     let [name] = names else { return Vec::new() };
     let found = pages.find(name).filter(|(_, row)| access.may_see(&row.proxy.namespace));
-    let Some((_, row)) = found else { return Vec::new() };
+    let Some((_, row)) = found else {
+        let value = NOT_CONNECTED.as_bytes().to_vec().into();
+        return vec![(String::new(), Any { type_url: ANY.into(), value })];
+    };
     let world = pages.world.borrow().clone();
     let dump = dump::page(&world, &row, false);
     let configs = dump["configs"].as_array().cloned().unwrap_or_default().into_iter();

@@ -177,6 +177,9 @@ async fn a_dump_shows_what_the_proxy_should_have() {
     let (status, text) = plane.page(plane.running.monitoring, "/debug/config_dump?proxyID=no.where").await;
     assert_eq!(status, 404, "{text}");
     assert_eq!(plane.page(plane.running.monitoring, "/debug/config_dump").await.0, 400);
+    // As Istio's tools write paths.
+    let (status, version) = plane.page(plane.running.monitoring, "//version").await;
+    assert_eq!((status, version.as_str()), (200, env!("CARGO_PKG_VERSION")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,8 @@ impl Connection<'_> {
 }
 
 // SAFETY of all below: the pointer is valid as `new` says, and Envoy neither keeps what it
-// is given nor writes more than one value. Of metadata a connection has only its own.
+// is given nor writes more than one value. Of metadata a connection has its own, and one
+// text of the endpoint's.
 impl Attributes for Connection<'_> {
     fn text(&self, id: Attribute) -> Option<&str> {
         let text = self.lent(|result| unsafe {
@@ -67,16 +68,27 @@ impl Attributes for Connection<'_> {
     }
 
     fn metadata(&self, source: Metadata, namespace: &str, key: &str) -> Option<&str> {
-        let (namespace, key) = (Given::of(namespace.as_bytes()), Given::of(key.as_bytes()));
-        let text = self.lent(|result| unsafe {
-            source == Metadata::Dynamic
-                && raw::envoy_dynamic_module_callback_network_get_dynamic_metadata_string(
+        let text = match (source, namespace, key) {
+            (Metadata::Dynamic, ..) => self.lent(|result| unsafe {
+                raw::envoy_dynamic_module_callback_network_get_dynamic_metadata_string(
                     self.filter,
-                    namespace,
-                    key,
+                    Given::of(namespace.as_bytes()),
+                    Given::of(key.as_bytes()),
                     result,
                 )
-        });
+            }),
+            // Of an endpoint a connection sees the name only, so istiod writes this text there
+            // too. What a name of DNS cannot have tells them apart.
+            (Metadata::Host, "istio", "workload") => self
+                .lent(|result| unsafe {
+                    raw::envoy_dynamic_module_callback_network_filter_get_upstream_host_hostname(
+                        self.filter,
+                        result,
+                    )
+                })
+                .filter(|name| name.contains(&b';')),
+            _ => None,
+        };
         std::str::from_utf8(text?).ok()
     }
 

@@ -37,9 +37,11 @@ unsafe fn run(
     // SAFETY: it came from `filter_new`, and a stream's calls are of one thread, one by one.
     let Some(filter) = (unsafe { module.cast::<Filter>().cast_mut().as_mut() }) else { return 0 };
     let switch = match filter {
-        Filter::Stats(filter) => &Arc::clone(filter.config()).switch,
-        Filter::Scrape(_, switch) => &Arc::clone(switch),
+        Filter::Stats(filter) => &raw const filter.config().switch,
+        Filter::Scrape(_, switch) => Arc::as_ptr(switch),
     };
+    // SAFETY: the filter's own share keeps it, and no hook lets go of that.
+    let switch = unsafe { &*switch };
     // SAFETY: used during this call only.
     let mut stream = unsafe { HttpStream::new(envoy) };
     switch.guard(hook, (), || run(filter, &mut stream));

@@ -52,6 +52,18 @@ impl Lent {
     }
 }
 
+/// A header that Envoy lends: `envoy_dynamic_module_type_envoy_http_header`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct LentHeader {
+    pub(super) name: Lent,
+    pub(super) value: Lent,
+}
+
+impl LentHeader {
+    pub(super) const EMPTY: Self = Self { name: Lent::EMPTY, value: Lent::EMPTY };
+}
+
 // Each is described in abi.h under its name. `u32` stands for the enumerations.
 unsafe extern "C" {
     pub(super) fn envoy_dynamic_module_callback_log(level: u32, message: Given<'_>);
@@ -63,6 +75,19 @@ unsafe extern "C" {
         result: *mut Lent,
         index: usize,
         count: *mut usize,
+    ) -> bool;
+    pub(super) fn envoy_dynamic_module_callback_http_get_headers_size(filter: Envoy, map: u32) -> usize;
+    /// Writes as many as there are.
+    pub(super) fn envoy_dynamic_module_callback_http_get_headers(
+        filter: Envoy,
+        map: u32,
+        result: *mut LentHeader,
+    ) -> bool;
+    pub(super) fn envoy_dynamic_module_callback_http_add_header(
+        filter: Envoy,
+        map: u32,
+        key: Given<'_>,
+        value: Given<'_>,
     ) -> bool;
     /// A null value removes the header.
     pub(super) fn envoy_dynamic_module_callback_http_set_header(
@@ -138,6 +163,10 @@ unsafe extern "C" {
         filter: Envoy,
         id: u32,
         result: *mut bool,
+    ) -> bool;
+    pub(super) fn envoy_dynamic_module_callback_network_filter_get_upstream_host_hostname(
+        filter: Envoy,
+        result: *mut Lent,
     ) -> bool;
     pub(super) fn envoy_dynamic_module_callback_network_get_dynamic_metadata_string(
         filter: Envoy,

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::raw::{self, Envoy, Given, Lent};
+use super::raw::{self, Envoy, Given, Lent, LentHeader};
 use crate::attributes::{Attribute, Attributes, Body, Headers, Metadata, Stream};
 
 /// Envoy's side of an HTTP filter.
@@ -113,6 +113,38 @@ impl Attributes for HttpStream<'_> {
 }
 
 impl Stream for HttpStream<'_> {
+    fn headers<const N: usize>(&self, map: Headers, names: [&str; N]) -> [Option<&[u8]>; N] {
+        let number = map as u32;
+        let count = unsafe { raw::envoy_dynamic_module_callback_http_get_headers_size(self.filter, number) };
+        // Rarely there are more, and then it is no matter.
+        let mut all = [LentHeader::EMPTY; 40];
+        let Some(all) = all.get_mut(..count) else {
+            return names.map(|name| self.header(map, name));
+        };
+        // There is room for as many as Envoy said there are.
+        let done = count > 0
+            && unsafe {
+                raw::envoy_dynamic_module_callback_http_get_headers(self.filter, number, all.as_mut_ptr())
+            };
+        let mut found = [None; N];
+        for header in all.iter().filter(|_| done) {
+            let key = unsafe { header.name.bytes() };
+            for (name, found) in names.iter().zip(&mut found) {
+                if found.is_none() && key == name.as_bytes() {
+                    *found = Some(unsafe { header.value.bytes() });
+                }
+            }
+        }
+        found
+    }
+
+    fn add_header(&mut self, map: Headers, name: &str, value: &[u8]) {
+        let (name, value) = (Given::of(name.as_bytes()), Given::of(value));
+        unsafe {
+            raw::envoy_dynamic_module_callback_http_add_header(self.filter, map as u32, name, value);
+        }
+    }
+
     fn set_header(&mut self, map: Headers, name: &str, value: &[u8]) {
         let (name, value) = (Given::of(name.as_bytes()), Given::of(value));
         unsafe {

@@ -91,6 +91,15 @@ impl Attributes for Fake {
 }
 
 impl Stream for Fake {
+    fn headers<const N: usize>(&self, map: Headers, names: [&str; N]) -> [Option<&[u8]>; N] {
+        names.map(|name| self.header(map, name))
+    }
+
+    fn add_header(&mut self, map: Headers, name: &str, value: &[u8]) {
+        let value = String::from_utf8_lossy(value).into_owned();
+        assert_eq!(self.map(map).insert(name.into(), value), None, "{name} is there already");
+    }
+
     fn set_header(&mut self, map: Headers, name: &str, value: &[u8]) {
         self.map(map).insert(name.into(), String::from_utf8_lossy(value).into_owned());
     }

@@ -1,4 +1,4 @@
-use super::{Labels, NO_SERVICE, Parties, TAGS, namespace, overflow, service, text};
+use super::{Labels, NO_SERVICE, Parties, TAGS, is_of_client, namespace, overflow, service, text};
 use crate::peer::Workload;
 use crate::settings::{Direction, Service};
 
@@ -106,6 +106,20 @@ fn the_service_is_that_of_the_cluster() {
     let own = Service { host: host.into(), name: String::new() };
     assert_eq!(service("", "inbound|80||", Some(&own), "").name, "b");
     assert_eq!(service("", "InboundPassthroughCluster", Some(&own), "").name, "InboundPassthroughCluster");
+}
+
+#[test]
+fn what_the_client_named_matters_only_where_nothing_else_tells_the_service() {
+    let configured = Service { host: "c.x.svc.cluster.local".into(), name: "c".into() };
+    let clusters =
+        ["outbound|80||a.x.svc.cluster.local", "outbound|80||", "inbound|80||", "PassthroughCluster"];
+    for (route, cluster) in ["default", "allow_any"].into_iter().flat_map(|r| clusters.map(|c| (r, c))) {
+        for configured in [None, Some(&configured)] {
+            let differs =
+                service(route, cluster, configured, "one") != service(route, cluster, configured, "other");
+            assert_eq!(is_of_client(route, cluster, configured), differs, "{route} {cluster} {configured:?}");
+        }
+    }
 }
 
 #[test]

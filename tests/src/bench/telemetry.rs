@@ -1,7 +1,6 @@
 //! What the module for Istio's metrics costs an Envoy: the same load through a sidecar with
 //! it and through one without, turn about; memory; a long run.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -19,10 +18,12 @@ use crate::program::Programs;
 
 /// Port of the server behind a sidecar.
 const PORT: u16 = 8000;
-/// Service outside of the mesh that sidecars call.
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 96, 4, 9);
 /// The pod with the module, and the one without.
 const PODS: [&str; 2] = ["with", "without"];
+/// Whom each calls over mutual TLS: with the module where the caller has it.
+const PEERS: [&str; 2] = ["peer-with", "peer-without"];
+/// What the last part of a pod's address and of its service's is counted from.
+const FIRST: u8 = 21;
 /// Connections of the load.
 const CONNECTIONS: usize = 16;
 /// Label sets for which memory is measured.
@@ -32,10 +33,10 @@ const SETS: usize = 1000;
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Amount {
     /// Of telemetry: pairs of runs.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 21)]
     pairs: usize,
     /// Of telemetry: seconds of each run.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 2)]
     seconds: u64,
     /// Of telemetry: requests of the long run.
     #[arg(long, default_value_t = 1_000_000)]
@@ -49,15 +50,21 @@ struct Run {
     per_second: f64,
     /// Milliseconds in which 99 of 100 are answered.
     p99: f64,
-    /// Microseconds of processor time that Envoy took for a request.
+    /// Microseconds of processor time that the sidecars took for a request.
     processor: f64,
 }
 
-/// On which side of a call the sidecar stands.
+/// Which sidecars of a call have the module or have it not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
+    /// That before the server; that behind the client has it.
     Server,
+    /// That behind the client; that before the server has it.
     Client,
+    /// Both.
+    Both,
+    /// That before the server, of a client outside of the mesh.
+    Plaintext,
 }
 
 /// Measures everything.
@@ -73,13 +80,13 @@ pub(super) fn run(amount: Amount) -> anyhow::Result<()> {
     let options = Options {
         name: "istio-bench".parse()?,
         objects: folder.path().to_owned(),
-        agent_env: BTreeMap::from([(PODS[1].to_owned(), off)]),
+        agent_env: [PODS[1], PEERS[1]].map(|pod| (pod.to_owned(), off.clone())).into(),
     };
     let mesh = Mesh::start(&programs, &options, &mut |_| {})?;
     let _servers = servers(&mesh)?;
     mesh.wait_synced()?;
     say("| what | with | without | with ÷ without (median of pairs) | aim |\n|---|---|---|---|---|");
-    for side in [Side::Server, Side::Client] {
+    for side in [Side::Server, Side::Client, Side::Both, Side::Plaintext] {
         pairs(&mesh, side, amount)?;
     }
     leak(&mesh, amount)?;
@@ -87,7 +94,7 @@ pub(super) fn run(amount: Amount) -> anyhow::Result<()> {
 }
 
 fn objects() -> String {
-    let pod = |(number, name): (usize, &str)| {
+    let pod = |(number, name): (u8, &str)| {
         format!(
             "apiVersion: v1
 kind: Pod
@@ -108,24 +115,10 @@ endpoints: [{{addresses: [10.77.0.{0}], targetRef: {{kind: Pod, name: {name}, na
 ports: [{{name: http, port: {PORT}}}]
 ---
 ",
-            number + 21
+            number + FIRST
         )
     };
-    let outside = format!(
-        "apiVersion: v1
-kind: Service
-metadata: {{name: outside, namespace: default}}
-spec: {{clusterIP: {OUTSIDE}, ports: [{{name: http, port: {PORT}}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: outside-1, namespace: default, labels: {{kubernetes.io/service-name: outside}}}}
-addressType: IPv4
-endpoints: [{{addresses: [{CLIENT}]}}]
-ports: [{{name: http, port: {PORT}}}]
-"
-    );
-    PODS.into_iter().enumerate().map(pod).collect::<String>() + &outside
+    (0..).zip(PODS.into_iter().chain(PEERS)).map(pod).collect()
 }
 
 /// The server everywhere: an Envoy that answers itself, which is faster than any sidecar.
@@ -176,31 +169,47 @@ fn envoy(pod: &Pod) -> anyhow::Result<i32> {
     found.find(is_sidecar).context("no Envoy")
 }
 
-/// Seconds of processor time of a process.
-fn processor(process: i32) -> anyhow::Result<f64> {
-    /// Ticks of the clock in a second, which Linux shows to every program.
-    const TICKS: f64 = 100.0;
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let words: Vec<&str> = stat.rsplit_once(')').context("stat")?.1.split_ascii_whitespace().collect();
-    let ticks = |at: usize| -> anyhow::Result<f64> { Ok(words.get(at).context("stat")?.parse()?) };
-    Ok((ticks(11)? + ticks(12)?) / TICKS)
+/// Microseconds of processor time of all threads of some processes.
+fn processor(processes: &[i32]) -> anyhow::Result<f64> {
+    let mut nanoseconds = 0;
+    for process in processes {
+        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+            let told = fs::read_to_string(thread?.path().join("schedstat"))?;
+            nanoseconds += told.split_ascii_whitespace().next().context("schedstat")?.parse::<u64>()?;
+        }
+    }
+    Ok(nanoseconds as f64 / 1000.0)
 }
 
-/// The load tool, through the sidecar of that pod.
-fn load(mesh: &Mesh, pod: &str, side: Side, seconds: u64) -> anyhow::Result<Run> {
-    let pod = mesh.pod(pod)?;
-    let (namespace, url) = match side {
-        Side::Server => (&mesh.client, format!("http://{}:{PORT}/", pod.workload.address)),
-        Side::Client => (&pod.network, format!("http://{OUTSIDE}:{PORT}/")),
+/// The load tool, through the sidecar of that one of [`PODS`].
+fn load(mesh: &Mesh, which: usize, side: Side, seconds: u64) -> anyhow::Result<Run> {
+    let (client, server) = match side {
+        Side::Server => (Some(PEERS[0]), which),
+        Side::Client => (Some(PODS[which]), PODS.len()),
+        // The peers come after the pods.
+        Side::Both => (Some(PODS[which]), PODS.len() + which),
+        Side::Plaintext => (None, which),
     };
-    let process = envoy(pod)?;
-    let before = processor(process)?;
+    let namespace = match client {
+        Some(client) => &mesh.pod(client)?.network,
+        None => &mesh.client,
+    };
+    let last = FIRST + u8::try_from(server)?;
+    let url = match client {
+        Some(_) => format!("http://{}:{PORT}/", Ipv4Addr::new(10, 96, 4, last)),
+        None => format!("http://{}:{PORT}/", Ipv4Addr::new(10, 77, 0, last)),
+    };
+    let sidecars = match side {
+        Side::Both => vec![envoy(mesh.pod(PODS[which])?)?, envoy(mesh.pod(PEERS[which])?)?],
+        _ => vec![envoy(mesh.pod(PODS[which])?)?],
+    };
+    let before = processor(&sidecars)?;
     let mut command = netns::command(namespace, Path::new("wrk"));
     command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "--latency", &url]);
     let output = command.output().context("wrk")?;
     let said = String::from_utf8(output.stdout)?;
     ensure!(output.status.success() && !said.contains("Non-2xx"), "wrk: {said}");
-    let taken = processor(process)? - before;
+    let taken = processor(&sidecars)? - before;
     let line = |start: &str| {
         let mut lines = said.lines().filter_map(|line| line.trim().strip_prefix(start));
         lines.next().map(str::trim).map(str::to_owned).with_context(|| said.clone())
@@ -211,7 +220,7 @@ fn load(mesh: &Mesh, pod: &str, side: Side, seconds: u64) -> anyhow::Result<Run>
         requests,
         per_second: line("Requests/sec:")?.parse()?,
         p99: millis(&line("99%")?)?,
-        processor: taken * 1e6 / requests as f64,
+        processor: taken / requests as f64,
     })
 }
 
@@ -232,20 +241,22 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// Runs of both, turn about: each pair in the other order than the one before.
 fn pairs(mesh: &Mesh, side: Side, amount: Amount) -> anyhow::Result<()> {
-    for pod in PODS {
-        load(mesh, pod, side, 1)?;
+    for which in 0..PODS.len() {
+        load(mesh, which, side, 1)?;
     }
     let (mut on, mut off) = (Vec::new(), Vec::new());
     for pair in 0..amount.pairs {
         let order = if pair % 2 == 0 { [0, 1] } else { [1, 0] };
         for which in order {
-            let run = load(mesh, PODS[which], side, amount.seconds)?;
+            let run = load(mesh, which, side, amount.seconds)?;
             if which == 0 { on.push(run) } else { off.push(run) }
         }
     }
     let what = match side {
         Side::Server => "server's sidecar",
         Side::Client => "client's sidecar",
+        Side::Both => "both sidecars",
+        Side::Plaintext => "server's sidecar, plaintext",
     };
     let row = |name: &str, unit: &str, of: &dyn Fn(&Run) -> f64, aim: &str| {
         let values = |runs: &[Run]| runs.iter().map(of).collect::<Vec<_>>();
@@ -265,7 +276,7 @@ fn pairs(mesh: &Mesh, side: Side, amount: Amount) -> anyhow::Result<()> {
     };
     row("requests/s", "", &|run| run.per_second, "≥ 0.95");
     row("p99", " ms", &|run| run.p99, "≤ 1.05");
-    row("Envoy's processor time for a request", " µs", &|run| run.processor, "");
+    row("processor time for a request", " µs", &|run| run.processor, "");
     Ok(())
 }
 
@@ -311,7 +322,7 @@ fn hosts(pod: &Pod, which: std::ops::Range<usize>) -> anyhow::Result<()> {
 /// Many requests: memory before and after, of both.
 fn leak(mesh: &Mesh, amount: Amount) -> anyhow::Result<()> {
     let mut columns = Vec::new();
-    for name in PODS {
+    for (which, name) in PODS.into_iter().enumerate() {
         let process = envoy(mesh.pod(name)?)?;
         let counted = |pod: &Pod| -> anyhow::Result<f64> {
             let page = pod.istio_metrics(names::port::ENVOY_PROMETHEUS)?;
@@ -322,11 +333,11 @@ fn leak(mesh: &Mesh, amount: Amount) -> anyhow::Result<()> {
                 .sum())
         };
         let first = counted(mesh.pod(name)?)?;
-        load(mesh, name, Side::Server, 2)?;
+        load(mesh, which, Side::Plaintext, 2)?;
         let (begin, mut done) = (resident(process)?, 0);
         let mut most = begin;
         while done < amount.requests {
-            done += load(mesh, name, Side::Server, 5)?.requests;
+            done += load(mesh, which, Side::Plaintext, 5)?.requests;
             most = most.max(resident(process)?);
         }
         let end = resident(process)?;

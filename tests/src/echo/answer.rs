@@ -4,17 +4,22 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use runtime::http::{Body, json, text};
+use runtime::http::{Body, json, respond, text};
 use serde_json::{Value, json};
 
 use super::recorded::Record;
 
 /// Path for which there is no answer: the connection ends.
 const RESET: &str = "/reset";
+
+/// Path of what an application shows to Prometheus.
+pub const METRICS: &str = "/metrics";
+/// The newer format of it, as libraries of Prometheus offer it.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What is known before a request is read.
 #[derive(Clone, Debug)]
@@ -53,6 +58,9 @@ impl Seen {
         if path == RESET {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
+        if path == METRICS {
+            return Ok(metrics(request.headers()));
+        }
         if let Some(code) = path.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
             return Ok(text(code, ""));
         }
@@ -71,6 +79,20 @@ impl Seen {
         page["raw"] = raw.into();
         Ok(if is_grpc(headers) { grpc(&page) } else { json(&page) })
     }
+}
+
+/// A counter in the format that the scraper prefers: as OpenMetrics with an example and a
+/// unit, which the older one does not have.
+fn metrics(asked: &HeaderMap) -> Response<Body> {
+    let accept = asked.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accept.starts_with("application/openmetrics-text") {
+        let page = "# HELP echo_waited_seconds Time.\n# TYPE echo_waited_seconds counter\n\
+                    # UNIT echo_waited_seconds seconds\n\
+                    echo_waited_seconds_total{format=\"open\"} 1.5 # {trace_id=\"1\"} 0.5\n# EOF\n";
+        return respond(StatusCode::OK, OPEN_METRICS, page);
+    }
+    let page = "# TYPE echo_waited_seconds_total counter\necho_waited_seconds_total{format=\"text\"} 1.5\n";
+    respond(StatusCode::OK, "text/plain; version=0.0.4", page)
 }
 
 /// Whether a request is one of gRPC.

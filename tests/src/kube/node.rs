@@ -126,7 +126,8 @@ impl Node {
         let bin = dir.join("bin");
         netns::make(|| {
             programs.install(&bin)?;
-            fs::hard_link(bin.join("istio-agent"), bin.join("pilot-agent")).context("pilot-agent")
+            fs::hard_link(bin.join("istio-agent"), bin.join("pilot-agent")).context("pilot-agent")?;
+            fs::hard_link(bin.join("istiod"), bin.join("pilot-discovery")).context("pilot-discovery")
         })?;
         let mut network = Network::create(place.clone(), "127.0.0.1 localhost\n")?;
         network.own(SERVICES)?;
@@ -193,7 +194,10 @@ impl Node {
                     let lodgers = lock(&lodgers);
                     let mut of_name =
                         lodgers.iter().filter(|((of, name, _), _)| of == namespace && name == pod);
-                    of_name.next_back().map(|(_, lodger)| lodger.namespace.clone())
+                    of_name.next_back().map(|(_, lodger)| kubelet::Found {
+                        network: lodger.namespace.clone(),
+                        logs: lodger.dir.clone(),
+                    })
                 });
                 let _context = cluster.runtime.handle().enter();
                 let listener = tokio::net::TcpListener::from_std(ports)?;

@@ -1,11 +1,8 @@
 //! A server of Envoy's access log service (`envoy.service.accesslog.v3`), which keeps what
 //! it is told.
 
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
-use anyhow::Context as _;
 use bytes::{Buf as _, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Empty};
@@ -15,9 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
 use runtime::tasks::Tasks;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
-use crate::netns::within;
+use super::server;
 
 /// Where it takes logs.
 pub const PORT: u16 = 9001;
@@ -106,42 +102,23 @@ pub enum Entry {
 #[derive(Debug)]
 pub struct Server {
     entries: Arc<Mutex<Vec<Entry>>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<anyhow::Result<()>>>,
+    _server: server::Server,
 }
 
 impl Server {
     /// Starts one in a namespace.
     #[must_use]
     pub fn start(namespace: &str) -> Self {
-        let (stop, stopped) = oneshot::channel();
         let entries = Arc::default();
-        let (kept, namespace) = (Arc::clone(&entries), namespace.to_owned());
-        let thread = std::thread::spawn(move || {
-            within(&namespace, || async {
-                let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.context("port")?;
-                tokio::select! {
-                    result = serve(listener, &kept) => result,
-                    _ = stopped => Ok(()),
-                }
-            })
-        });
-        Self { entries, stop: Some(stop), thread: Some(thread) }
+        let kept = Arc::clone(&entries);
+        let serve = |listener| async move { serve(listener, &kept).await };
+        Self { entries, _server: server::Server::start("access log service", namespace, PORT, serve) }
     }
 
     /// Everything so far.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(Ok(Err(error))) = self.thread.take().map(JoinHandle::join) {
-            eprintln!("access log service: {error:#}");
-        }
     }
 }
 

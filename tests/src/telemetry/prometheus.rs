@@ -15,8 +15,8 @@ use crate::mesh::Mesh;
 use crate::netns;
 use crate::process::Process;
 
-/// Where it answers, on the loopback address of its namespace.
-const PORT: u16 = 9900;
+/// Where it answers usually, on the loopback address of its namespace.
+const PORT: u16 = 9090;
 
 /// Who is scraped: a job, an address with its port, a path, and further labels.
 #[derive(Clone, Debug)]
@@ -35,6 +35,7 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Prometheus {
     namespace: String,
+    port: u16,
     targets: usize,
     process: Process,
 }
@@ -48,6 +49,14 @@ impl Prometheus {
     /// # Errors
     /// When it is not ready in time.
     pub fn start(namespace: &str, folder: &Path, targets: &[Target]) -> anyhow::Result<Self> {
+        Self::start_at(PORT, namespace, folder, targets)
+    }
+
+    /// The same at another port.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub fn start_at(port: u16, namespace: &str, folder: &Path, targets: &[Target]) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut text = "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n".to_owned();
         for (number, Target { job, address, path, labels }) in targets.iter().enumerate() {
@@ -63,10 +72,10 @@ impl Prometheus {
         let mut command = netns::command(namespace, &super::tool("prometheus")?);
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.tsdb.path={}", folder.join("data").display()));
-        command.arg(format!("--web.listen-address=127.0.0.1:{PORT}")).arg("--log.level=warn");
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--log.level=warn");
         command.current_dir(folder);
         let process = Process::start(command, &folder.join("log"))?;
-        let mut prometheus = Self { namespace: namespace.to_owned(), targets: targets.len(), process };
+        let mut prometheus = Self { namespace: namespace.to_owned(), port, targets: targets.len(), process };
         Mesh::wait("Prometheus ready", || {
             if let Some(status) = prometheus.process.ended() {
                 let why = format!("Prometheus: {status}: {}", prometheus.process.output());
@@ -80,7 +89,7 @@ impl Prometheus {
     }
 
     fn ask(&self, path: &str) -> anyhow::Result<crate::client::Answer> {
-        Ask::get((Ipv4Addr::LOCALHOST, PORT), "prometheus", path).from(&self.namespace)
+        Ask::get((Ipv4Addr::LOCALHOST, self.port), "prometheus", path).from(&self.namespace)
     }
 
     /// The result of a query, at that time (seconds since 1970) or now.
@@ -131,6 +140,40 @@ impl Prometheus {
         let found = self.query_at(query, time)?;
         ensure!(found.len() == 1, "{query}: {found:?}");
         Ok(found[0].1)
+    }
+
+    /// What the page that a target showed last says of a metric: its type, and its unit,
+    /// which only OpenMetrics has.
+    ///
+    /// # Errors
+    /// When no target has it, or several differ.
+    pub fn metadata(&self, metric: &str) -> anyhow::Result<[String; 2]> {
+        let page = self.ask(&format!("/api/v1/targets/metadata?metric={metric}"))?.json()?;
+        let found = page["data"].as_array().with_context(|| format!("{metric}: {page}"))?;
+        let text = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
+        let mut all: Vec<_> = found.iter().map(|one| [text(one, "type"), text(one, "unit")]).collect();
+        all.dedup();
+        ensure!(all.len() == 1, "{metric}: {page}");
+        all.pop().context("one")
+    }
+
+    /// What the last scrape of a target failed for; nothing when it did not.
+    ///
+    /// # Errors
+    /// When there is no such target, or it was not scraped yet.
+    pub fn failure(&self, instance: &str) -> anyhow::Result<String> {
+        let page = self.ask("/api/v1/targets?state=active")?.json()?;
+        let targets = page["data"]["activeTargets"].as_array().with_context(|| page.to_string())?;
+        let target = targets.iter().find(|target| target["labels"]["instance"] == instance);
+        let target = target.with_context(|| format!("{instance}: {page}"))?;
+        ensure!(target["health"] != "unknown", "{target}");
+        Ok(target["lastError"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// What it printed.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.process.output()
     }
 
     /// Times of the scrapes of a target, the oldest first.

@@ -23,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     ("what_is_denied_reset_or_tried_again_is_counted_once_by_who_asked", counts::failures),
     ("a_mirrored_request_is_counted_where_it_arrives", counts::mirrored),
     ("a_gateway_counts_as_the_source", counts::gateway),
+    ("a_gateway_knows_where_its_connections_go", counts::gateway_of_bytes),
     ("what_leaves_the_mesh_is_counted_by_the_source", counts::outside),
     ("prometheus_answers_the_questions_of_dashboards", prometheus::questions),
 ];

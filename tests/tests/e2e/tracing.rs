@@ -8,6 +8,7 @@ use istio_tests::call::Scheme;
 use istio_tests::mesh::Mesh;
 use istio_tests::telemetry::als::{Entry, Server};
 use istio_tests::telemetry::collector::{Collector, Span, attribute};
+use istio_tests::telemetry::datadog;
 use serde_json::Value;
 
 use super::Case;
@@ -16,6 +17,7 @@ use super::telemetry::world::{call, folder, repeat, start_two};
 pub(crate) const CASES: &[Case] = &[
     ("spans_of_a_request_are_one_trace_at_a_collector", open_telemetry),
     ("spans_go_by_http_and_as_zipkin_has_them", by_http),
+    ("spans_go_to_an_agent_of_datadog", by_datadog),
     ("access_logs_go_to_services", log_services),
     ("a_file_of_json_has_the_requests_that_an_expression_chooses", files),
 ];
@@ -38,6 +40,7 @@ spec:
   - {name: grpc-otlp, port: 4317}
   - {name: http-otlp, port: 4318}
   - {name: http-zipkin, port: 9411}
+  - {name: http-datadog, port: 8126}
   - {name: grpc-logs, port: 9001}
 ---
 apiVersion: discovery.k8s.io/v1
@@ -45,7 +48,7 @@ kind: EndpointSlice
 metadata: {name: collector-1, namespace: shop, labels: {kubernetes.io/service-name: collector}}
 addressType: IPv4
 endpoints: [{addresses: [10.77.0.100]}]
-ports: [{name: grpc-otlp, port: 4317}, {name: http-otlp, port: 4318}, {name: http-zipkin, port: 9411}, {name: grpc-logs, port: 9001}]
+ports: [{name: grpc-otlp, port: 4317}, {name: http-otlp, port: 4318}, {name: http-zipkin, port: 9411}, {name: http-datadog, port: 8126}, {name: grpc-logs, port: 9001}]
 ";
 
 const SETTINGS: &str = "extensionProviders:
@@ -55,6 +58,8 @@ const SETTINGS: &str = "extensionProviders:
   opentelemetry: {service: collector.shop.svc.cluster.local, port: 4318, http: {path: /v1/traces, timeout: 5s}}
 - name: zipkin
   zipkin: {service: collector.shop.svc.cluster.local, port: 9411}
+- name: datadog
+  datadog: {service: collector.shop.svc.cluster.local, port: 8126}
 - name: requests
   envoyHttpAls: {service: collector.shop.svc.cluster.local, port: 9001, logName: of-requests}
 - name: connections
@@ -105,11 +110,16 @@ fn traced(provider: &str, percent: u32, word: &str) -> String {
     )
 }
 
-/// One request of the front, and its spans: that of the caller and that of the called.
-fn trace(mesh: &Mesh, collector: &Collector, path: &str) -> anyhow::Result<[Span; 2]> {
+/// One request of the front.
+fn ask(mesh: &Mesh, path: &str) -> anyhow::Result<()> {
     let mut request = call(Scheme::Http, 80, path);
     request.headers = vec![("x-asked".into(), "me".into())];
-    repeat(&request, &mesh.pod("front")?.network, 1, 200)?;
+    repeat(&request, &mesh.pod("front")?.network, 1, 200).map(drop)
+}
+
+/// One request of the front, and its spans: that of the caller and that of the called.
+fn trace(mesh: &Mesh, collector: &Collector, path: &str) -> anyhow::Result<[Span; 2]> {
+    ask(mesh, path)?;
     let spans = Mesh::wait("the spans", || collector.trace(path, 2))?;
     ensure!(spans.len() == 2, "{spans:?}");
     let of = |service: &str| spans.iter().find(|span| span.service == service).cloned();
@@ -166,6 +176,44 @@ fn by_http(mesh: &mut Mesh) -> anyhow::Result<()> {
     for provider in ["zipkin", "otel-http"] {
         apply(mesh, &traced(provider, 100, provider), &format!("\"{provider}\""))?;
         wait_one(mesh, &collector, &format!("/by/{provider}"), provider)?;
+    }
+    end(mesh)
+}
+
+fn by_datadog(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let agent = datadog::Agent::start(&mesh.client, "collector.shop.svc.cluster.local");
+    // Of a request: the span of who called, and that of who was called.
+    let trace = |path: &str| -> anyhow::Result<[datadog::Span; 2]> {
+        ask(mesh, path)?;
+        let spans = Mesh::wait("the spans", || agent.trace(path, 2))?;
+        let of = |service: &str| spans.iter().find(|span| span.service == service).cloned();
+        ensure!(spans.len() == 2, "{spans:?}");
+        let (client, server) = of("front.shop").zip(of("back.shop")).with_context(|| format!("{spans:?}"))?;
+        Ok([client, server])
+    };
+    // Also of those that are not kept the agent is told.
+    for (percent, is_kept) in [(100, true), (0, false)] {
+        let word = format!("datadog-{percent}");
+        apply(mesh, &traced("datadog", percent, &word), &format!("\"{word}\""))?;
+        let mut attempt = 0;
+        Mesh::wait("spans of the new settings", || {
+            attempt += 1;
+            let spans = trace(&format!("/{word}/{attempt}"))?;
+            let [client, server] = &spans;
+            ensure!(client.trace_id == server.trace_id && client.trace_id != 0, "{spans:?}");
+            ensure!(client.parent_id == 0 && server.parent_id == client.span_id, "{spans:?}");
+            ensure!(client.resource.starts_with("back.shop.svc.cluster.local:80/"), "{client:?}");
+            ensure!(server.resource.starts_with("back.shop.svc.cluster.local:80/"), "{server:?}");
+            for span in &spans {
+                let tag = |name: &str| span.meta.get(name).map_or("", String::as_str);
+                ensure!(span.name == "envoy.proxy" && span.error == 0, "{span:?}");
+                ensure!(tag("round") == word && tag("asked") == "me", "{span:?}");
+                ensure!(tag("http.status_code") == "200" && tag("istio.namespace") == "shop", "{span:?}");
+                let priority = span.priority().with_context(|| format!("{span:?}"))?;
+                ensure!((priority > 0.0) == is_kept, "{span:?}");
+            }
+            Ok(())
+        })?;
     }
     end(mesh)
 }

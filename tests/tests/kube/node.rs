@@ -23,8 +23,8 @@ use runtime::tasks::Tasks;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::commands;
 use super::install::{self, SYSTEM};
+use super::{commands, examples};
 
 type Case = (&'static str, fn(&mut Node) -> anyhow::Result<()>);
 
@@ -35,6 +35,7 @@ const CASES: &[Case] = &[
     ("node_a_route_takes_effect", route),
     ("node_a_gateway_serves_from_outside", gateway),
     ("node_istioctl_reaches_pods_through_the_api_server", istioctl),
+    ("node_istioctl_does_what_its_help_shows", examples::run),
     ("node_one_of_two_istiods_is_killed_under_load", kill_istiod),
     ("node_one_of_two_istiods_hands_over_under_load", hand_over),
     ("node_the_api_server_is_away_under_load", kill_api),

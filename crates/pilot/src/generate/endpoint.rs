@@ -19,8 +19,10 @@ use proto::istio::networking::v1alpha3::{Subset, TrafficPolicy};
 
 pub(super) use locality::Setting;
 
+use self::encode::Naming;
 use self::group::{Group, Member};
 use super::cluster::policy::{self, Policy};
+use super::filter::stats;
 use crate::finding::Topic;
 use crate::place;
 use crate::proxy::Proxy;
@@ -64,7 +66,7 @@ fn wanted<'a>(scope: Scope<'a>, cluster: &str) -> Option<Wanted<'a>> {
 pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignment {
     let mut made = ClusterLoadAssignment { cluster_name: cluster.into(), ..ClusterLoadAssignment::default() };
     if cluster == own::CLUSTER {
-        made.endpoints = encode::localities(&own::groups(scope));
+        made.endpoints = encode::localities(&own::groups(scope), Naming::Metadata);
         return made;
     }
     let Some(wanted) = wanted(scope, cluster) else { return made };
@@ -75,11 +77,18 @@ pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignme
     let endpoints = service
         .endpoints_of(port)
         .filter(|endpoint| endpoint.address.is_empty() || endpoint.port == 0 || endpoint.ip().is_some());
-    made.endpoints = encode::localities(&groups(scope, &wanted, endpoints));
+    made.endpoints = encode::localities(&groups(scope, &wanted, endpoints), naming(scope, &wanted));
     if made.endpoints.is_empty() {
         scope.note(Topic::NoEndpoints, cluster.to_owned(), Some(service.origin()), String::new);
     }
     made
+}
+
+/// How the endpoints of a cluster say who they are. Requests have filters that read
+/// metadata, so their endpoints have no names that HTTP could use otherwise.
+fn naming(scope: Scope<'_>, wanted: &Wanted<'_>) -> Naming {
+    let carries_connections = wanted.is_by_server_name || !wanted.port.protocol.is_http();
+    if carries_connections && stats::has_module(scope.proxy) { Naming::Hostname } else { Naming::Metadata }
 }
 
 /// The assignment that a cluster lists itself, since Envoy resolves the names
@@ -89,7 +98,8 @@ pub(super) fn listed(scope: Scope<'_>, cluster: &str, wanted: &Wanted<'_>) -> Cl
     let endpoints = wanted.service.listed_endpoints_of(wanted.port).filter(|endpoint| endpoint.port > 0);
     ClusterLoadAssignment {
         cluster_name: cluster.into(),
-        endpoints: encode::localities(&groups(scope, wanted, endpoints)),
+        // Their names are to be resolved, and stay as they are.
+        endpoints: encode::localities(&groups(scope, wanted, endpoints), Naming::Metadata),
         ..ClusterLoadAssignment::default()
     }
 }

@@ -4,39 +4,23 @@ use std::collections::HashMap;
 
 use analysis::{Body, Kind, Resource};
 use anyhow::{Context as _, anyhow};
+use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, NamedAuthInfo};
-use kube::{Client, Config};
 use mesh::{MeshConfig, MeshNetworks};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::Gathered;
 use crate::args::Global;
 use crate::args::analyze::Analyze;
 use crate::failure::Result;
-use crate::proxies::cluster;
+use crate::kubernetes::Kubernetes;
+use crate::proxies::objects::meta;
+use crate::render::plain::warn;
 
-/// Objects in one answer.
-const PAGE: u32 = 500;
-/// Secrets that are large, common and nobody's credentials.
-const SECRETS: &str =
-    "&fieldSelector=type%21%3Dhelm.sh%2Frelease.v1%2Ctype%21%3Dkubernetes.io%2Fservice-account-token";
+/// All Secrets but those that are large, common and nobody's credentials.
+const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token";
 /// Name of the cluster that is looked at, where there are several.
 const OWN: &str = "default";
-
-#[derive(Deserialize)]
-struct List {
-    #[serde(default)]
-    metadata: ListMeta,
-    #[serde(default)]
-    items: Vec<Value>,
-}
-
-#[derive(Default, Deserialize)]
-struct ListMeta {
-    #[serde(default, rename = "continue")]
-    next: String,
-}
 
 /// Reads all that is looked at; `None` when there is nothing to look at, which
 /// has been told then.
@@ -52,9 +36,9 @@ async fn all(args: &Analyze, global: &Global) -> Result<Option<Gathered>> {
         )
         .into());
     }
-    let client = client(cluster::config(global).await?)?;
+    let cluster = Kubernetes::open(global).await?;
     if let Some(name) = global.namespace.as_deref().filter(|name| !name.is_empty() && !args.all_namespaces)
-        && get(&client, &format!("/api/v1/namespaces/{name}")).await?.is_none()
+        && is_absent(cluster.text(&format!("/api/v1/namespaces/{name}")).await)?
     {
         eprintln!("namespace {name:?} not found");
         return Ok(None);
@@ -63,16 +47,26 @@ async fn all(args: &Analyze, global: &Global) -> Result<Option<Gathered>> {
     for kind in Kind::ALL.iter().copied().filter(|kind| !kind.plural().is_empty()) {
         // Many are there, and only those of the control plane count.
         let within = (kind == Kind::ConfigMap).then_some(global.istio_namespace.as_str());
-        let found = list(&client, kind, within).await?;
+        let found = match list(&cluster, kind, within).await {
+            // What may be read is still looked at.
+            Err(error) if is_forbidden(&error) => {
+                warn(format!(
+                    "{kind} may not be read: what is said of it may be wrong or missing: {error:#}"
+                ));
+                continue;
+            }
+            found => found?,
+        };
         gathered.resources.extend(found.into_iter().filter(|one| is_meant(one, &args.revision)));
     }
-    settings(&client, global, &mut gathered).await?;
+    settings(&cluster, global, &mut gathered).await?;
     let remote = remote(args, global, &gathered).await?;
     if !remote.is_empty() {
         gathered.resources.iter_mut().for_each(|one| one.cluster = OWN.into());
     }
-    for (name, client) in remote {
-        let services = list(&client, Kind::Service, None).await.with_context(|| format!("cluster {name}"))?;
+    for (name, cluster) in remote {
+        let services =
+            list(&cluster, Kind::Service, None).await.with_context(|| format!("cluster {name}"))?;
         gathered.resources.extend(services.into_iter().map(|mut one| {
             one.cluster = name.as_str().into();
             one
@@ -81,57 +75,32 @@ async fn all(args: &Analyze, global: &Global) -> Result<Option<Gathered>> {
     Ok(Some(gathered))
 }
 
-fn client(config: Config) -> anyhow::Result<Client> {
-    Client::try_from(config).context("client of the API server")
+/// Whether the API server refuses who asks.
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 403)
 }
 
-async fn get(client: &Client, path: &str) -> anyhow::Result<Option<String>> {
-    let request = http::Request::get(path).body(Vec::new())?;
-    match client.request_text(request).await {
-        Ok(text) => Ok(Some(text)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("GET {path}")),
+/// Whether there is no such object; one that may not be read may be there.
+fn is_absent(found: anyhow::Result<Option<String>>) -> anyhow::Result<bool> {
+    match found {
+        Err(error) if is_forbidden(&error) => Ok(false),
+        found => Ok(found?.is_none()),
     }
 }
 
 /// All objects of a kind; none where the cluster does not have it.
-async fn list(client: &Client, kind: Kind, namespace: Option<&str>) -> anyhow::Result<Vec<Resource>> {
+async fn list(cluster: &Kubernetes, kind: Kind, namespace: Option<&str>) -> anyhow::Result<Vec<Resource>> {
     let mut found = Vec::new();
-    for version in kind.versions() {
-        let root = if kind.group().is_empty() { "api".to_owned() } else { format!("apis/{}", kind.group()) };
-        let within = namespace.map_or_else(String::new, |name| format!("namespaces/{name}/"));
-        let more = if kind == Kind::Secret { SECRETS } else { "" };
-        let path = format!("/{root}/{version}/{within}{}?limit={PAGE}{more}", kind.plural());
-        let mut next = String::new();
-        loop {
-            let page =
-                if next.is_empty() { path.clone() } else { format!("{path}&continue={}", encoded(&next)) };
-            let Some(text) = get(client, &page).await? else { break };
-            let list: List = serde_json::from_str(&text).with_context(|| format!("GET {page}"))?;
-            for item in list.items {
-                let name =
-                    item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-                match Resource::read(kind, item, "") {
-                    Ok(one) => found.push(one),
-                    Err(why) => eprintln!("Warning: {kind} {name} cannot be read: {why}"),
-                }
-            }
-            next = list.metadata.next;
-            if next.is_empty() {
-                return Ok(found);
-            }
+    let fields = if kind == Kind::Secret { SECRETS } else { "" };
+    let each = |item: Value| {
+        let name = meta(&item, "name").to_owned();
+        match Resource::read(kind, item, "") {
+            Ok(one) => found.push(one),
+            Err(why) => warn(format!("{kind} {name} cannot be read: {why}")),
         }
-    }
-    Ok(found)
-}
-
-/// A text as part of the query of a URL.
-fn encoded(text: &str) -> String {
-    let part = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
     };
-    text.bytes().map(part).collect()
+    cluster.objects(kind, namespace, fields, each).await?;
+    Ok(found)
 }
 
 fn is_meant(one: &Resource, revision: &str) -> bool {
@@ -143,10 +112,9 @@ fn is_meant(one: &Resource, revision: &str) -> bool {
 }
 
 /// Settings of the mesh, from its ConfigMap.
-async fn settings(client: &Client, global: &Global, gathered: &mut Gathered) -> anyhow::Result<()> {
+async fn settings(cluster: &Kubernetes, global: &Global, gathered: &mut Gathered) -> anyhow::Result<()> {
     let path = format!("/api/v1/namespaces/{}/configmaps/istio", global.istio_namespace);
-    let Some(text) = get(client, &path).await? else { return Ok(()) };
-    let map: Value = serde_json::from_str(&text).with_context(|| format!("GET {path}"))?;
+    let Some(map) = cluster.json(&path).await? else { return Ok(()) };
     let part = |name: &str| map.pointer(&format!("/data/{name}")).and_then(Value::as_str);
     let place = || format!("ConfigMap {}/istio", global.istio_namespace);
     let mesh = part("mesh").map(MeshConfig::from_yaml).transpose();
@@ -162,14 +130,14 @@ async fn remote(
     args: &Analyze,
     global: &Global,
     gathered: &Gathered,
-) -> anyhow::Result<HashMap<String, Client>> {
-    let mut clients = HashMap::new();
+) -> anyhow::Result<HashMap<String, Kubernetes>> {
+    let mut clusters = HashMap::new();
     for context in &args.remote_contexts {
         let global = Global { context: Some(context.clone()), ..global.clone() };
-        clients.insert(context.clone(), client(cluster::config(&global).await?)?);
+        clusters.insert(context.clone(), Kubernetes::open(&global).await?);
     }
-    if !clients.is_empty() {
-        return Ok(clients);
+    if !clusters.is_empty() {
+        return Ok(clusters);
     }
     let secrets = gathered.resources.iter().filter(|one| {
         *one.namespace == *global.istio_namespace && one.labels.get("istio/multiCluster") == Some("true")
@@ -185,10 +153,10 @@ async fn remote(
                     .with_context(place);
             }
             let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-            clients.insert(name.clone(), client(config.with_context(place)?)?);
+            clusters.insert(name.clone(), Kubernetes::of(config.with_context(place)?)?);
         }
     }
-    Ok(clients)
+    Ok(clusters)
 }
 
 /// Whether credentials would run a program here, or send a file of the user.
@@ -204,11 +172,18 @@ fn is_of_this_machine(user: &NamedAuthInfo) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::encoded;
+    use super::*;
 
     #[test]
-    fn tokens_of_pages_are_encoded() {
-        assert_eq!(encoded("aZ0-_.~"), "aZ0-_.~");
-        assert_eq!(encoded("a=/+"), "a%3D%2F%2B");
+    fn what_may_not_be_read_is_not_the_end() {
+        let refused = |code: u16| {
+            let status =
+                serde_json::json!({"status": "Failure", "message": "no", "reason": "x", "code": code});
+            let error = kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()));
+            Err::<Option<String>, _>(error).context("GET /api/v1/namespaces/a")
+        };
+        assert!(is_forbidden(&refused(403).unwrap_err()) && !is_forbidden(&refused(500).unwrap_err()));
+        assert!(!is_absent(refused(403)).unwrap() && is_absent(refused(500)).is_err());
+        assert!(is_absent(Ok(None)).unwrap() && !is_absent(Ok(Some(String::new()))).unwrap());
     }
 }

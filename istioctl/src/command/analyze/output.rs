@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use analysis::{Level, Message};
 
 use crate::json::{Shape, Value};
+use crate::render::plain::plain;
 use crate::render::{json, yaml};
 
 /// Whether standard output takes colors.
@@ -35,7 +36,7 @@ pub(in crate::command) fn write(
                 }
                 let (on, off) = if is_colored { (color(message.level()), "\x1b[0m") } else { ("", "") };
                 let (level, code, place) = (message.level(), message.code, message.place());
-                write!(out, "{on}{level}{off} [{code}]{place} {}", message.text)?;
+                write!(out, "{on}{level}{off} [{code}]{} {}", plain(&place), plain(&message.text))?;
             }
             writeln!(out)
         }

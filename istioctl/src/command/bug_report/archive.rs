@@ -1,14 +1,16 @@
 //! The archive: files as they come, in a tar that is compressed as it is written.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tar::{Builder, Header};
+use tempfile::NamedTempFile;
+
+use crate::output;
 
 /// Directory of all files in the archive.
 const ROOT: &str = "bug-report";
@@ -17,11 +19,10 @@ const NAME: &str = "bug-report.tar.gz";
 /// What is not secret may still be private.
 const MODE: u32 = 0o600;
 
-/// An archive that grows.
+/// An archive that grows, in a file of a name that nobody knows before; it is gone with
+/// the archive until that is whole.
 pub(super) struct Archive {
-    builder: Builder<GzEncoder<File>>,
-    /// Where it grows.
-    partial: PathBuf,
+    builder: Builder<GzEncoder<NamedTempFile>>,
     /// Where it goes when it is whole.
     path: PathBuf,
     time: u64,
@@ -38,16 +39,12 @@ impl Archive {
     /// # Errors
     /// When a directory cannot be written.
     pub(super) fn create(path: &Path, growing: Option<&Path>) -> io::Result<Self> {
-        let dir = growing.or_else(|| path.parent()).unwrap_or(Path::new("."));
+        let dir = growing.unwrap_or_else(|| output::dir(path));
         fs::create_dir_all(dir)?;
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let partial = dir.join(format!(".{NAME}.{}", std::process::id()));
-        let file = File::options().write(true).create(true).truncate(true).mode(MODE).open(&partial)?;
+        fs::create_dir_all(output::dir(path))?;
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let builder = Builder::new(GzEncoder::new(file, Compression::default()));
-        Ok(Self { builder, partial, path: path.to_owned(), time })
+        let builder = Builder::new(GzEncoder::new(temporary(dir)?, Compression::default()));
+        Ok(Self { builder, path: path.to_owned(), time })
     }
 
     /// Adds a file; one that says nothing is left out.
@@ -69,29 +66,30 @@ impl Archive {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        self.builder.finish()?;
-        self.builder.get_mut().try_finish()?;
-        if fs::rename(&self.partial, &self.path).is_err() {
-            // Another file system.
-            fs::copy(&self.partial, &self.path)?;
-            fs::remove_file(&self.partial)?;
+    pub(super) fn finish(self) -> io::Result<()> {
+        let file = self.builder.into_inner()?.finish()?;
+        let Err(refused) = file.persist(&self.path) else { return Ok(()) };
+        if refused.error.kind() != io::ErrorKind::CrossesDevices {
+            return Err(refused.error);
         }
+        // From another file system it is copied to its side first.
+        let mut near = temporary(output::dir(&self.path))?;
+        io::copy(&mut refused.file.reopen()?, &mut near)?;
+        near.persist(&self.path)?;
         Ok(())
     }
 }
 
-impl Drop for Archive {
-    fn drop(&mut self) {
-        // What was not ended is of no use; what was is no longer there.
-        drop(fs::remove_file(&self.partial));
-    }
+/// A new file that only its owner reads.
+fn temporary(dir: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(&format!(".{NAME}.")).tempfile_in(dir)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Read as _;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
     use flate2::read::GzDecoder;
 
@@ -119,5 +117,35 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         drop(Archive::create(&path, Some(other.path())).unwrap());
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_link_in_its_place_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "kept").unwrap();
+        let path = path(Some(dir.path()));
+        symlink(&victim, &path).unwrap();
+        // The name of the file in which it grew before could be known.
+        let known = dir.path().join(format!(".{NAME}.{}", std::process::id()));
+        symlink(&victim, &known).unwrap();
+        Archive::create(&path, None).unwrap().finish().unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    }
+
+    #[test]
+    fn an_archive_comes_from_another_file_system() {
+        let (near, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm"));
+        // Where there is none, nothing is to be told.
+        let Ok(far) = far else { return };
+        let device = |path: &Path| fs::metadata(path).unwrap().dev();
+        let path = path(Some(near.path()));
+        let mut archive = Archive::create(&path, Some(far.path())).unwrap();
+        archive.add("a", "text").unwrap();
+        archive.finish().unwrap();
+        assert!(device(&path) == device(near.path()) && fs::metadata(&path).unwrap().len() > 0);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(fs::read_dir(far.path()).unwrap().count(), 0);
     }
 }

@@ -1,18 +1,18 @@
 //! Objects of a cluster, and logs of its pods.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use super::redact;
 use super::selection::Subject;
 use super::settings::Settings;
 use crate::kubernetes::Kubernetes;
 use crate::proxies::Proxy;
+use crate::query::encoded;
 use crate::render::yaml;
 
-/// Objects in one answer.
-const PAGE: u32 = 500;
 /// Objects that are in no namespace.
 const WIDE: [(&str, &str); 5] = [
     ("api/v1", "nodes"),
@@ -40,6 +40,8 @@ const NARROW: [(&str, &str); 14] = [
 ];
 /// Groups of the mesh's own objects: the first by its end.
 const MESH: [&str; 2] = ["istio.io", "gateway.networking.k8s.io"];
+/// Bytes of a log at most.
+pub(super) const LONGEST: u64 = 64 << 20;
 /// Container of sidecars and gateways.
 pub(super) const PROXY: &str = "istio-proxy";
 /// Container of istiod.
@@ -94,22 +96,22 @@ impl File {
         if places.is_empty() {
             places.push(None);
         }
-        let mut items = Vec::new();
+        let mut found = Found::default();
         match self {
             Self::Version => {
                 let version = cluster.json("/version").await?.unwrap_or_default();
-                return Ok(format!("{}\n{version:#}\n", cluster.server));
+                return Ok(format!("{}\n{version:#}\n", settings.redactor.text(&cluster.server)));
             }
             Self::Wide => {
                 for (version, plural) in WIDE {
-                    items.extend(list(cluster, version, plural, None).await?);
+                    found.take(plural, list(cluster, version, plural, None).await);
                 }
             }
-            Self::IstioPods => items = list(cluster, "api/v1", "pods", Some(istio)).await?,
+            Self::IstioPods => found.take("pods", list(cluster, "api/v1", "pods", Some(istio)).await),
             Self::Custom => {
                 for (version, plural, is_inside) in custom(cluster).await? {
                     for place in if is_inside { &places[..] } else { &[None] } {
-                        items.extend(list(cluster, &version, &plural, *place).await?);
+                        found.take(&plural, list(cluster, &version, &plural, *place).await);
                     }
                 }
             }
@@ -121,21 +123,60 @@ impl File {
                 };
                 for (version, plural) in all {
                     for place in &places {
-                        items.extend(list(cluster, version, plural, *place).await?);
+                        found.take(plural, list(cluster, version, plural, *place).await);
                     }
                 }
             }
         }
+        let (mut items, notes) = found.parts()?;
         for item in &mut items {
-            clean(item, settings.has_secrets);
+            shorten(item);
+            if self == Self::Secrets {
+                settings.redactor.secret(item);
+            } else {
+                settings.redactor.object(item);
+            }
         }
         let text = serde_json::to_string(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?;
-        Ok(yaml::render(&serde_json::from_str(&text)?))
+        Ok(settings.redactor.text(&notes) + &yaml::render(&serde_json::from_str(&text)?))
     }
 }
 
-/// Leaves out what is secret, and what nobody reads.
-fn clean(item: &mut Value, has_secrets: bool) {
+/// Objects of several kinds, and which of them could not be had.
+#[derive(Default)]
+struct Found {
+    items: Vec<Value>,
+    failures: Vec<(String, anyhow::Error)>,
+    /// Whether something was answered.
+    is_answered: bool,
+}
+
+impl Found {
+    fn take(&mut self, plural: &str, answer: anyhow::Result<Vec<Value>>) {
+        match answer {
+            Ok(items) => {
+                self.items.extend(items);
+                self.is_answered = true;
+            }
+            Err(error) => self.failures.push((plural.to_owned(), error)),
+        }
+    }
+
+    /// The objects, and comments about what is missing.
+    fn parts(mut self) -> anyhow::Result<(Vec<Value>, String)> {
+        if !self.is_answered && !self.failures.is_empty() {
+            let (plural, error) = self.failures.swap_remove(0);
+            return Err(error.context(plural));
+        }
+        let note = |(plural, error): &(String, anyhow::Error)| {
+            format!("# {plural} are missing: {}\n", format!("{error:#}").replace('\n', " "))
+        };
+        Ok((self.items, self.failures.iter().map(note).collect()))
+    }
+}
+
+/// Leaves out what nobody reads.
+fn shorten(item: &mut Value) {
     if let Some(metadata) = item.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
@@ -144,10 +185,6 @@ fn clean(item: &mut Value, has_secrets: bool) {
             version.remove("schema");
         }
     }
-    if has_secrets {
-        return;
-    }
-    if item["kind"] == "Secret" { redact::secret(item) } else { redact::value(item) }
 }
 
 /// All objects of a kind; none where the cluster does not have it.
@@ -158,34 +195,9 @@ async fn list(
     namespace: Option<&str>,
 ) -> anyhow::Result<Vec<Value>> {
     let within = namespace.map_or_else(String::new, |name| format!("namespaces/{name}/"));
-    let path = format!("/{version}/{within}{plural}?limit={PAGE}");
     let mut items = Vec::new();
-    let mut next = String::new();
-    loop {
-        let page = if next.is_empty() { path.clone() } else { format!("{path}&continue={next}") };
-        let Some(mut answer) = cluster.json(&page).await? else { return Ok(items) };
-        let kind = answer["kind"].as_str().unwrap_or_default().trim_end_matches("List").to_owned();
-        let version = answer["apiVersion"].clone();
-        next = answer["metadata"]["continue"].as_str().map(encoded).unwrap_or_default();
-        let Value::Array(found) = answer["items"].take() else { return Ok(items) };
-        items.extend(found.into_iter().map(|mut item| {
-            item["kind"] = kind.as_str().into();
-            item["apiVersion"] = version.clone();
-            item
-        }));
-        if next.is_empty() {
-            return Ok(items);
-        }
-    }
-}
-
-/// A text as part of the query of a URL.
-fn encoded(text: &str) -> String {
-    let part = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(part).collect()
+    cluster.each(&format!("/{version}/{within}{plural}"), "", |item| items.push(item)).await?;
+    Ok(items)
 }
 
 /// Kinds of the mesh's own objects: version, plural, and whether they are in namespaces.
@@ -243,7 +255,10 @@ impl Container {
         is_before: bool,
     ) -> anyhow::Result<String> {
         let Proxy { name, namespace } = &self.pod;
-        let mut path = format!("/api/v1/namespaces/{namespace}/pods/{name}/log?container={}", self.name);
+        let mut path = format!(
+            "/api/v1/namespaces/{namespace}/pods/{name}/log?container={}&limitBytes={LONGEST}",
+            self.name
+        );
         if let Some(tail) = settings.tail {
             path += &format!("&tailLines={tail}");
         }
@@ -254,8 +269,50 @@ impl Container {
         if is_before {
             path += "&previous=true";
         }
-        Ok(cluster.text(&path).await?.unwrap_or_default())
+        Ok(marked(cluster.text(&path).await?.unwrap_or_default()))
     }
+}
+
+/// A log, with a word at its end if it was longer.
+fn marked(mut text: String) -> String {
+    if u64::try_from(text.len()).is_ok_and(|length| length >= LONGEST) {
+        text +=
+            &format!("\n========= Cut after {LONGEST} bytes: --tail or --duration has its end =========\n");
+    }
+    text
+}
+
+/// Pods of the namespaces that are selected, and of the control plane's; what may not be
+/// read goes to the errors.
+///
+/// # Errors
+/// When the API server does not answer.
+pub(super) async fn pods(
+    cluster: &Kubernetes,
+    settings: &Settings,
+    istio: &str,
+    errors: &mut Vec<String>,
+) -> anyhow::Result<Vec<Pod>> {
+    let mut found = Vec::new();
+    for place in places(&settings.selections.namespaces(), istio) {
+        match cluster.list_in::<Pod>(place, "").await {
+            Ok(pods) => found.extend(pods),
+            Err(error) if matches!(error.downcast_ref(), Some(kube::Error::Api(_))) => {
+                errors.push(format!("pods of {}: {error:#}", place.unwrap_or("all namespaces")));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Where pods are looked for; everywhere, without a selection.
+fn places<'a>(selected: &[&'a str], istio: &'a str) -> Vec<Option<&'a str>> {
+    if selected.is_empty() {
+        return vec![None];
+    }
+    let all: BTreeSet<&str> = selected.iter().copied().chain([istio]).collect();
+    all.into_iter().map(Some).collect()
 }
 
 /// Containers of istiods, and of the proxies that are selected.
@@ -362,17 +419,44 @@ mod tests {
     }
 
     #[test]
-    fn objects_lose_secrets_and_what_nobody_reads() {
-        let mut secret = json!({
-            "kind": "Secret", "metadata": {"name": "a", "managedFields": [1]}, "data": {"k": "bWFya2Vy"},
-        });
-        let mut full = secret.clone();
-        clean(&mut secret, false);
+    fn only_namespaces_that_are_wanted_are_looked_into() {
+        assert_eq!(places(&[], "istio-system"), [None]);
         assert_eq!(
-            secret,
-            json!({"kind": "Secret", "metadata": {"name": "a"}, "data": {"k": redact::REMOVED}})
+            places(&["shop", "a", "shop"], "istio-system"),
+            [Some("a"), Some("istio-system"), Some("shop")]
         );
-        clean(&mut full, true);
-        assert_eq!(full["data"]["k"], "bWFya2Vy");
+    }
+
+    #[test]
+    fn a_kind_that_cannot_be_read_leaves_the_others() {
+        let refused = || Err(anyhow::anyhow!("403"));
+        let mut found = Found::default();
+        found.take("pods", refused());
+        found.take("services", Ok(vec![json!({"a": 1})]));
+        let (items, notes) = found.parts().unwrap();
+        assert_eq!((items.len(), notes.as_str()), (1, "# pods are missing: 403\n"));
+        let mut none = Found::default();
+        none.take("pods", refused());
+        assert_eq!(format!("{:#}", none.parts().unwrap_err()), "pods: 403");
+        assert!(Found::default().parts().unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn a_log_that_was_cut_says_so() {
+        assert_eq!(marked("short".into()), "short");
+        let long = marked("x".repeat(usize::try_from(LONGEST).unwrap()));
+        assert!(long.contains("Cut after 67108864 bytes"));
+    }
+
+    #[test]
+    fn objects_lose_what_nobody_reads() {
+        let mut object = json!({
+            "kind": "Thing", "metadata": {"name": "a", "managedFields": [1]}, "spec": {"versions": [{"name": "v1", "schema": {}}]},
+        });
+        shorten(&mut object);
+        assert_eq!(
+            object,
+            json!({"kind": "Thing", "metadata": {"name": "a"}, "spec": {"versions": [{"name": "v1"}]}})
+        );
     }
 }

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::logs::Range;
+use super::redact::Redactor;
 use super::selection::{Selection, Selections};
 use crate::args::bug_report::BugReport as Args;
 use crate::args::{self, Global};
@@ -25,7 +26,8 @@ pub(super) struct Settings {
     pub(super) tail: Option<u64>,
     pub(super) critical: Vec<String>,
     pub(super) ignored: Vec<String>,
-    pub(super) has_secrets: bool,
+    /// Takes out what is secret.
+    pub(super) redactor: Redactor,
     pub(super) has_cluster: bool,
     pub(super) has_analysis: bool,
     pub(super) has_proxies: bool,
@@ -81,7 +83,11 @@ impl Settings {
             Some(text) => args::duration(&text).map_err(|why| anyhow::anyhow!("{name}: {why}")),
             None => Ok(*flag),
         };
-        let since = file.since.map(|text| time("since", Some(text), &Duration::ZERO)).transpose()?;
+        let since = file
+            .since
+            .filter(|text| !text.is_empty())
+            .map(|text| time("since", Some(text), &Duration::ZERO))
+            .transpose()?;
         let range = range(
             &file.start_time.unwrap_or_else(|| args.start_time.clone()),
             &file.end_time.unwrap_or_else(|| args.end_time.clone()),
@@ -95,7 +101,9 @@ impl Settings {
         let port = file.proxy_admin_port.filter(|port| *port > 0).unwrap_or(args.proxy_admin_port);
         let tail = file.tail_lines.unwrap_or(args.tail);
         let concurrency = file.request_concurrency.unwrap_or(args.rq_concurrency);
+        let has_secrets = file.full_secrets.unwrap_or(args.full_secrets);
         Ok(Self {
+            redactor: if has_secrets { Redactor::off() } else { Redactor::new(&global.istio_namespace) },
             selections: Selections {
                 include: selections("include", file.include.as_deref().unwrap_or(&args.include))?,
                 exclude: selections("exclude", file.exclude.as_deref().unwrap_or(&args.exclude))?,
@@ -104,12 +112,15 @@ impl Settings {
             tail: (tail > 0).then_some(tail),
             critical: file.critical_errors.unwrap_or_else(|| args.critical_errs.clone()),
             ignored: file.ignored_errors.unwrap_or_else(|| args.ignore_errs.clone()),
-            has_secrets: file.full_secrets.unwrap_or(args.full_secrets),
             has_cluster: !file.skip_cluster_dump.unwrap_or(args.skip_cluster_dump),
             has_analysis: !file.skip_analyze.unwrap_or(args.skip_analyze),
             has_proxies: !file.skip_proxy_debug.unwrap_or(args.skip_proxy_debug),
             admin_port: port,
-            timeout: time("commandTimeout", file.command_timeout, &args.timeout)?,
+            timeout: time(
+                "commandTimeout",
+                file.command_timeout.filter(|text| !text.is_empty()),
+                &args.timeout,
+            )?,
             concurrency: if concurrency > 0 { concurrency } else { CONCURRENCY },
             is_dry: file.dry_run.unwrap_or(args.dry_run),
         })
@@ -136,7 +147,11 @@ fn range(start: &str, end: &str, duration: Option<Duration>, now: OffsetDateTime
     let (start, end) = (parse("start-time", start)?, parse("end-time", end)?);
     let start = match (start, duration.filter(|duration| !duration.is_zero())) {
         (Some(_), Some(_)) => bail!("only one --start-time or --duration may be set"),
-        (None, Some(duration)) => Some(end.unwrap_or(now) - duration),
+        // What is before all time is from the begin on.
+        (None, Some(duration)) => {
+            let duration = time::Duration::try_from(duration).unwrap_or(time::Duration::MAX);
+            end.unwrap_or(now).checked_sub(duration)
+        }
         (start, None) => start,
     };
     if start.is_some_and(|start| start > end.unwrap_or(now)) {
@@ -170,6 +185,8 @@ mod tests {
         assert_eq!(all.range, Range { start: Some(at("2026-11-25T09:00:00Z")), end: None });
         let (all, _) = settings(&["--duration", "1h", "--end-time", "2026-11-24T10:00:00Z"]).unwrap();
         assert_eq!(all.range.start, Some(at("2026-11-24T09:00:00Z")));
+        let (all, _) = settings(&["--duration", "2562047h"]).unwrap();
+        assert_eq!(all.range.start.map(OffsetDateTime::year), Some(1734));
         for (flags, what) in [
             (&["--duration=1h", "--start-time=2026-11-25T09:00:00Z"][..], "only one"),
             (&["--start-time=yesterday"], "bad format for start-time"),
@@ -194,7 +211,7 @@ mod tests {
             settings(&["-f", &name, "--include", "other", "--tail", "9", "--full-secrets"]).unwrap();
         assert_eq!(all.selections.namespaces(), ["shop"]);
         assert_eq!((all.timeout, all.tail), (Duration::from_secs(300), Some(7)));
-        assert!(all.has_secrets && !all.has_analysis && all.has_proxies);
+        assert!(all.redactor.is_off() && !all.has_analysis && all.has_proxies);
         assert_eq!(global.istio_namespace, "mesh");
         fs::write(&path, "nosuch: 1").unwrap();
         assert!(format!("{:#}", settings(&["-f", &name]).unwrap_err()).contains("nosuch"));

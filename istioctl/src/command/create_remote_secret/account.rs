@@ -124,9 +124,9 @@ impl Account<'_> {
 
 /// The account, and what it may.
 fn objects(namespace: &str, name: &str) -> [Value; 3] {
-    let role = format!("istio-reader-clusterrole-{namespace}");
-    // That of another account stays as it is.
-    let binding = if name == super::READER { role.clone() } else { format!("{role}-{name}") };
+    let usual = format!("istio-reader-clusterrole-{namespace}");
+    // What the installation has made for its own account stays as it is.
+    let role = if name == super::READER { usual } else { format!("{usual}-{name}") };
     let labels = json!({
         "app": "istio-reader",
         "app.kubernetes.io/name": "istio-reader",
@@ -173,7 +173,7 @@ fn objects(namespace: &str, name: &str) -> [Value; 3] {
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRoleBinding",
-            "metadata": {"name": binding, "labels": labels},
+            "metadata": {"name": role, "labels": labels},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
         }),
@@ -189,9 +189,12 @@ mod tests {
         let [account, role, binding] = objects("mesh", "reader");
         assert_eq!(account["metadata"]["name"], binding["subjects"][0]["name"]);
         assert_eq!(role["metadata"]["name"], binding["roleRef"]["name"]);
-        assert_eq!(binding["metadata"]["name"], "istio-reader-clusterrole-mesh-reader");
-        let [_, _, usual] = objects("mesh", "istio-reader-service-account");
-        assert_eq!(usual["metadata"]["name"], "istio-reader-clusterrole-mesh");
+        for own in [&role, &binding] {
+            assert_eq!(own["metadata"]["name"], "istio-reader-clusterrole-mesh-reader");
+        }
+        for usual in &objects("mesh", "istio-reader-service-account")[1..] {
+            assert_eq!(usual["metadata"]["name"], "istio-reader-clusterrole-mesh");
+        }
         for rule in role["rules"].as_array().unwrap() {
             let writes =
                 rule["verbs"].as_array().unwrap().iter().any(|verb| !READ.contains(&verb.as_str().unwrap()));

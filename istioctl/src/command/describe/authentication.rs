@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::pod::is_selected;
 use crate::proxies::Mesh;
 use crate::proxies::objects::meta;
+use crate::render::plain::warn;
 
 /// What holds where nobody says anything.
 const DEFAULT: &str = "PERMISSIVE";
@@ -35,7 +36,7 @@ pub(super) async fn text(
         Ok(found) if root != namespace => all.extend(found),
         Ok(_) => {}
         // Who may look at a namespace only, sees what that one says.
-        Err(error) => eprintln!("Warning: policies of the namespace {root} are not known: {error:#}"),
+        Err(error) => warn(format!("policies of the namespace {root} are not known: {error:#}")),
     }
     all.extend(mesh.objects(Kind::PeerAuthentication, Some(namespace)).await?);
     Ok(composed(&all, pod, &root))

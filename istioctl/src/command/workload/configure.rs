@@ -1,9 +1,8 @@
 //! The files of a workload outside of Kubernetes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -17,6 +16,7 @@ use crate::args::Global;
 use crate::args::workload::Configure as Args;
 use crate::failure::Result;
 use crate::kubernetes::Kubernetes;
+use crate::output;
 
 /// ConfigMap with the roots of the mesh, in every namespace.
 const ROOTS: (&str, &str) = ("istio-ca-root-cert", "root-cert.pem");
@@ -107,7 +107,7 @@ impl Written<'_> {
             external: &args.external_ip,
         };
         let proxy = around.proxy(group)?;
-        let variables = around.variables(group, &proxy);
+        let variables = around.variables(group, &proxy)?;
         let roots = self.value(&group.namespace, ROOTS.0, ROOTS.1).await?;
         let token = self.token().await?;
         let hosts = self.hosts().await?;
@@ -120,7 +120,7 @@ impl Written<'_> {
             ("hosts", hosts, PUBLIC),
         ] {
             let path = dir.join(name);
-            write(&path, &text, mode).with_context(|| path.display().to_string())?;
+            output::replace(&path, text.as_bytes(), mode).with_context(|| path.display().to_string())?;
         }
         eprintln!(
             "Warning: a security token for namespace {:?} and service account {:?} has been generated and stored at {:?}",
@@ -205,28 +205,11 @@ fn address_of(service: &Service) -> Option<String> {
     given.or_else(|| service.spec.as_ref()?.external_ips.as_ref()?.first().cloned())
 }
 
-/// Writes a file, which has its rights before it has its text.
-fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
-    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(path)?;
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.write_all(text.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn only_the_owner_reads_a_token() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("istio-token");
-        fs::write(&path, "old").unwrap();
-        write(&path, "new", PRIVATE).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
-    }
 
     #[test]
     fn a_gateway_is_where_its_balancer_is() {

@@ -165,7 +165,10 @@ impl Around<'_> {
     }
 
     /// Variables of the agent and of the capture of traffic, a line each.
-    pub(super) fn variables(&self, group: &Group, proxy: &ProxyConfig) -> String {
+    ///
+    /// # Errors
+    /// When a name is none that a shell takes: it would run what stands there.
+    pub(super) fn variables(&self, group: &Group, proxy: &ProxyConfig) -> anyhow::Result<String> {
         let template = group.template();
         let ports: BTreeMap<&String, &u32> = template.ports.iter().collect();
         let ports: Vec<String> = ports.values().map(ToString::to_string).collect();
@@ -193,7 +196,12 @@ impl Around<'_> {
             add("ISTIO_SVC_IP", self.external.to_owned());
             add("REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION", "true".into());
         }
-        all.iter().map(|(name, value)| format!("{name}={}\n", quoted(value))).collect()
+        if let Some(wrong) = all.keys().find(|name| !is_variable(name)) {
+            anyhow::bail!(
+                "proxyMetadata {wrong:?} is no name of a variable: write letters, digits and _, and no digit first"
+            );
+        }
+        Ok(all.iter().map(|(name, value)| format!("{name}={}\n", quoted(value))).collect())
     }
 }
 
@@ -204,6 +212,12 @@ impl Around<'_> {
 pub(super) fn mesh(proxy: &ProxyConfig) -> anyhow::Result<String> {
     let text = serde_json::to_string(&json!({"defaultConfig": serde_json::to_value(proxy)?}))?;
     Ok(yaml::render(&serde_json::from_str(&text)?))
+}
+
+fn is_variable(name: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    name.bytes().next().is_some_and(is_letter)
+        && name.bytes().all(|byte| is_letter(byte) || byte.is_ascii_digit())
 }
 
 /// A text as a shell takes it.
@@ -279,7 +293,7 @@ mod tests {
             Around { external: "9.9.9.9", registers: true, revision: "canary", mesh: "", ..around() };
         let proxy = around.proxy(&group()).unwrap();
         assert_eq!(proxy.discovery_address, "istiod-canary.istio-system.svc:15012");
-        let text = around.variables(&group(), &proxy);
+        let text = around.variables(&group(), &proxy).unwrap();
         for line in [
             "B='it'\"'\"'s'",
             "CA_ADDR='istiod-canary.istio-system.svc:15012'",
@@ -293,6 +307,18 @@ mod tests {
             "SERVICE_ACCOUNT='sa'",
         ] {
             assert!(text.lines().any(|known| known == line), "no {line:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_a_shell_would_run_is_refused() {
+        let mut proxy = around().proxy(&group()).unwrap();
+        assert!(around().variables(&group(), &proxy).is_ok());
+        for wrong in ["A;id>x;B", "A B", "1A", "", "A-B", "A=$(id)"] {
+            proxy.proxy_metadata.insert(wrong.into(), "1".into());
+            let error = around().variables(&group(), &proxy).unwrap_err().to_string();
+            assert!(error.contains(&format!("{wrong:?}")), "{error}");
+            proxy.proxy_metadata.remove(wrong);
         }
     }
 

@@ -1,15 +1,17 @@
-//! What of a kubelet's own server the API server leads clients to: ports of pods,
-//! over a WebSocket of the protocol `v4.channel.k8s.io`. Of each port two channels
-//! are there: bytes, and what went wrong.
+//! What of a kubelet's own server the API server leads clients to: what containers have
+//! printed, and ports of pods, over a WebSocket of the protocol `v4.channel.k8s.io`. Of
+//! each port two channels are there: bytes, and what went wrong.
 
+use std::io::Cursor;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream as Stream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures_util::{SinkExt as _, StreamExt as _};
 use runtime::tasks::Tasks;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -17,6 +19,7 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
+use super::container::tail;
 use crate::netns;
 
 /// Port of a kubelet.
@@ -24,9 +27,21 @@ pub(crate) const PORT: u16 = 10250;
 const PROTOCOL: &str = "v4.channel.k8s.io";
 /// Longest wait for a pod's port.
 const CONNECT: Duration = Duration::from_secs(3);
+/// Longest head of a request.
+const HEAD: usize = 16 * 1024;
+/// Below it is what a container has printed, by namespace, pod and container.
+const LOGS: &str = "/containerLogs/";
 
-/// Finds the network namespace of a pod by namespace and name.
-pub(super) type Find = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+/// A pod of the node.
+pub(super) struct Found {
+    /// Its network namespace.
+    pub(super) network: String,
+    /// The folder of its containers' logs.
+    pub(super) logs: PathBuf,
+}
+
+/// Finds a pod by namespace and name.
+pub(super) type Find = Arc<dyn Fn(&str, &str) -> Option<Found> + Send + Sync>;
 
 /// Serves until the tasks are stopped.
 pub(super) async fn serve(tasks: Tasks, listener: TcpListener, tls: ServerConfig, find: Find) {
@@ -36,15 +51,54 @@ pub(super) async fn serve(tasks: Tasks, listener: TcpListener, tls: ServerConfig
         let (acceptor, find) = (acceptor.clone(), find.clone());
         tasks.spawn("kubelet", async move {
             // Who asked is told by the connection's end.
-            forward(stream, acceptor, find).await.ok();
+            answer(stream, acceptor, find).await.ok();
         });
     }
 }
 
-async fn forward(stream: TcpStream, acceptor: TlsAcceptor, find: Find) -> anyhow::Result<()> {
-    let stream = acceptor.accept(stream).await?;
+async fn answer(stream: TcpStream, acceptor: TlsAcceptor, find: Find) -> anyhow::Result<()> {
+    let mut stream = acceptor.accept(stream).await?;
     // Its certificate was verified; without one it is nobody that may ask.
     ensure!(stream.get_ref().1.peer_certificates().is_some(), "who asks is not known");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        ensure!(head.len() < HEAD, "a head that has no end");
+        head.push(stream.read_u8().await?);
+    }
+    let path = String::from_utf8_lossy(&head).split(' ').nth(1).unwrap_or_default().to_owned();
+    if path.starts_with(LOGS) {
+        let (status, text) = match printed(&path, &find) {
+            Ok(text) => ("200 OK", text),
+            Err(error) => ("404 Not Found", format!("{error:#}")),
+        };
+        let length = text.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{text}"
+        );
+        stream.write_all(answer.as_bytes()).await?;
+        return Ok(stream.shutdown().await?);
+    }
+    // Who speaks WebSocket begins with the head.
+    let (read, write) = tokio::io::split(stream);
+    forward(tokio::io::join(Cursor::new(head).chain(read), write), find).await
+}
+
+/// What a container has printed: all of it, or the last lines.
+fn printed(path: &str, find: &Find) -> anyhow::Result<String> {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let parts: Vec<&str> = path.trim_start_matches(LOGS).split('/').collect();
+    let [namespace, pod, container] = parts[..] else { anyhow::bail!("no container: {path}") };
+    let has = |wanted: &str| query.split('&').any(|one| one == wanted);
+    ensure!(!has("previous=true"), "previous terminated container {container:?} not found");
+    let found = find(namespace, pod).with_context(|| format!("pod {pod} is not on this node"))?;
+    let file = found.logs.join(format!("{container}.log"));
+    ensure!(file.is_file(), "container {container} is not in pod {pod}");
+    let lines = query.split('&').find_map(|one| one.strip_prefix("tailLines="));
+    let lines = lines.map_or(Ok(usize::MAX), str::parse)?;
+    Ok(tail(&file, lines) + "\n")
+}
+
+async fn forward(stream: impl AsyncRead + AsyncWrite + Send + Unpin, find: Find) -> anyhow::Result<()> {
     let mut path = String::new();
     // The library says how large an error is.
     #[expect(clippy::result_large_err, reason = "the library's type")]
@@ -60,7 +114,7 @@ async fn forward(stream: TcpStream, acceptor: TlsAcceptor, find: Find) -> anyhow
         socket.send(Message::binary(vec![channel, low, high])).await?;
     }
     let connected = match find(namespace, pod) {
-        Some(network) => tokio::task::spawn_blocking(move || connect(&network, port)).await?,
+        Some(pod) => tokio::task::spawn_blocking(move || connect(&pod.network, port)).await?,
         None => Err(anyhow::anyhow!("pod {pod} is not on this node")),
     };
     let mut port = match connected {
@@ -111,7 +165,25 @@ fn connect(network: &str, port: u16) -> anyhow::Result<Stream> {
 
 #[cfg(test)]
 mod tests {
-    use super::wanted;
+    use std::sync::Arc;
+
+    use super::{Find, Found, printed, wanted};
+
+    #[test]
+    fn a_log_is_that_of_a_container_of_a_pod() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("web.log"), "one\ntwo\nthree\n").unwrap();
+        let logs = dir.path().to_owned();
+        let find: Find = Arc::new(move |namespace, pod| {
+            let found = Found { network: String::new(), logs: logs.clone() };
+            (namespace == "shop" && pod == "web-0").then_some(found)
+        });
+        assert_eq!(printed("/containerLogs/shop/web-0/web", &find).unwrap(), "one\ntwo\nthree\n");
+        assert_eq!(printed("/containerLogs/shop/web-0/web?a=b&tailLines=1", &find).unwrap(), "three\n");
+        for wrong in ["shop/web-0", "shop/web-0/db", "shop/web-1/web", "shop/web-0/web?previous=true"] {
+            assert!(printed(&format!("/containerLogs/{wrong}"), &find).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_path_names_a_port_of_a_pod() {

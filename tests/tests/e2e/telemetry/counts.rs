@@ -138,6 +138,30 @@ fn tcp(labels: &Labels) -> Labels {
     with(labels, &more)
 }
 
+/// What is counted of connections.
+fn of_connections(labels: &Labels, number: u32, sent: u32) -> Vec<Count> {
+    let labels = tcp(labels);
+    vec![
+        count(OPENED, &labels, number),
+        count(CLOSED, &labels, number),
+        count(RECEIVED, &labels, number * 6),
+        count(SENT, &labels, sent),
+    ]
+}
+
+/// The back's connections from a caller, as either side labels them. Connections carry no
+/// headers: of the caller the certificate alone tells, of the called the endpoint too, which
+/// has no labels but those of the canonical service.
+fn connected(caller: End) -> [Labels; 2] {
+    let back = End { app: "unknown", version: "unknown", ..BACK };
+    let source = ends("source", caller, back, BACK_SERVICE);
+    let known = End { namespace: caller.namespace, ..UNKNOWN };
+    let principal = format!("spiffe://cluster.local/ns/{}/sa/{}", caller.namespace, caller.workload);
+    let mut destination = ends("destination", known, BACK, BACK_SERVICE);
+    destination.insert("source_principal".into(), principal);
+    [source, destination]
+}
+
 pub(super) fn connections(mesh: &mut Mesh) -> anyhow::Result<()> {
     let before = Before::of(mesh, &["front", "back"])?;
     let front = &mesh.pod("front")?.network;
@@ -146,26 +170,32 @@ pub(super) fn connections(mesh: &mut Mesh) -> anyhow::Result<()> {
         let reply = call(Scheme::Tcp, 9090, "").from(front)?;
         answered += u32::try_from(reply.server.to_string().len() + 1)?;
     }
-    let counts = |labels: &Labels| {
-        let labels = tcp(labels);
-        vec![
-            count(OPENED, &labels, 3),
-            count(CLOSED, &labels, 3),
-            count(RECEIVED, &labels, 3 * 6),
-            count(SENT, &labels, answered),
-        ]
+    let [source, destination] = connected(FRONT).map(|labels| of_connections(&labels, 3, answered));
+    before.wait(mesh, &[("front", source), ("back", destination)])?;
+    // Only endpoints of connections have a name that tells who they are.
+    let clusters = mesh.pod("front")?.admin("/clusters")?;
+    let name = |port: u16| {
+        let begin = format!("outbound|{port}||back.shop.svc.cluster.local::{BACK_POD}:");
+        let mut names = clusters.lines().filter_map(|line| {
+            let (_, name) = line.strip_prefix(&begin)?.split_once("::hostname::")?;
+            Some(name.to_owned())
+        });
+        names.next().with_context(|| format!("no endpoint of port {port}"))
     };
-    // Connections carry no headers: of the other side the certificate alone tells.
-    let known = |end: End| End { namespace: end.namespace, ..UNKNOWN };
-    let source = with(
-        &ends("source", FRONT, known(BACK), BACK_SERVICE),
-        &[("destination_principal", "spiffe://cluster.local/ns/shop/sa/back")],
-    );
-    let destination = with(
-        &ends("destination", known(FRONT), BACK, BACK_SERVICE),
-        &[("source_principal", "spiffe://cluster.local/ns/shop/sa/front")],
-    );
-    before.wait(mesh, &[("front", counts(&source)), ("back", counts(&destination))])
+    ensure!(name(9090)? == "back;shop;back;v1;Kubernetes", "{}", name(9090)?);
+    ensure!(name(80)?.is_empty(), "{}", name(80)?);
+    Ok(())
+}
+
+pub(super) fn gateway_of_bytes(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let before = Before::of(mesh, &["edge", "back"])?;
+    let entry = Call { address: SocketAddr::from((EDGE_POD, 9090)), ..call(Scheme::Tcp, 9090, "") };
+    let mut answered = 0;
+    for _ in 0..2 {
+        answered += u32::try_from(entry.from(&mesh.client)?.server.to_string().len() + 1)?;
+    }
+    let [source, destination] = connected(EDGE).map(|labels| of_connections(&labels, 2, answered));
+    before.wait(mesh, &[("edge", source), ("back", destination)])
 }
 
 /// What a workload says of itself, that is none.

@@ -1,11 +1,12 @@
 //! A real Prometheus scrapes the mesh: what dashboards ask it has the right answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use istio_tests::call::{Call, Scheme};
+use istio_tests::client::Ask;
 use istio_tests::mesh::{CLIENT, ISTIOD, Mesh};
 use istio_tests::telemetry::dashboard;
 use istio_tests::telemetry::prometheus::{Prometheus, Target};
@@ -14,6 +15,8 @@ use istio_tests::telemetry::scrape::Labels;
 use super::world::{EDGE, call, folder, repeat};
 use super::{Before, CLOSED};
 
+/// Where Prometheus answers: at its usual port is the server outside of the mesh.
+const PORT: u16 = 9900;
 /// Panels without an answer in this mesh, which has nothing of what they show.
 const SILENT: &[(&str, &str)] = &[
     ("control-plane", "Certificates that were refused"),
@@ -89,7 +92,7 @@ impl Window {
 }
 
 pub(super) fn questions(mesh: &mut Mesh) -> anyhow::Result<()> {
-    let prometheus = Prometheus::start(&mesh.client, &folder(mesh, "prometheus"), &targets(mesh))?;
+    let prometheus = Prometheus::start_at(PORT, &mesh.client, &folder(mesh, "prometheus"), &targets(mesh))?;
     // The series come into being: an increase is seen from the second number on. They are
     // larger than what comes, so that nothing looks like a start at zero.
     traffic(mesh, 2)?;
@@ -118,6 +121,7 @@ pub(super) fn questions(mesh: &mut Mesh) -> anyhow::Result<()> {
     latencies(&prometheus, back)?;
     bytes(mesh, &prometheus, front, &before)?;
     sums(mesh, &prometheus)?;
+    open_metrics(mesh, &prometheus)?;
     dashboards(&prometheus)
 }
 
@@ -273,6 +277,48 @@ fn sums(mesh: &Mesh, prometheus: &Prometheus) -> anyhow::Result<()> {
                 pod.workload.name
             );
         }
+    }
+    Ok(())
+}
+
+/// The back's application answers as OpenMetrics, so the whole page of its pod is that: what
+/// the questions above were answered from. Its number has an example and a unit, which
+/// Prometheus takes from nothing else.
+fn open_metrics(mesh: &Mesh, prometheus: &Prometheus) -> anyhow::Result<()> {
+    let back = mesh.pod("back")?;
+    let instance = format!("{}:{}", back.workload.address, names::port::AGENT_STATUS);
+    let failure = prometheus.failure(&instance)?;
+    ensure!(failure.is_empty(), "{failure}");
+    ensure!(prometheus.number(&format!("up{{instance=\"{instance}\"}}"), None)? > 0.0, "not up");
+    let own = format!("echo_waited_seconds_total{{instance=\"{instance}\",format=\"open\"}}");
+    ensure!((prometheus.number(&own, None)? - 1.5).abs() < 1e-9);
+    ensure!(prometheus.metadata("echo_waited_seconds")? == ["counter", "seconds"]);
+    ensure!(prometheus.metadata("istio_requests_total")? == ["counter", ""]);
+    ensure!(!prometheus.output().contains("ppend failed"), "{}", prometheus.output());
+    // What it was given is what is counted.
+    let total = format!("sum(istio_requests_total{{instance=\"{instance}\"}})");
+    let page = back.istio_metrics(names::port::ENVOY_PROMETHEUS)?;
+    let counted: f64 =
+        page.iter().filter(|((name, _), _)| name == super::REQUESTS).map(|(_, value)| value).sum();
+    ensure!((prometheus.number(&total, None)? - counted).abs() < 0.5, "{total} is not {counted}");
+    // The page itself, asked for as Prometheus does.
+    let ask = |accept: &str| {
+        let ask = Ask::get((Ipv4Addr::LOCALHOST, names::port::AGENT_STATUS), "pod", "/stats/prometheus");
+        ask.header("accept", accept).from(&back.network)
+    };
+    let open = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+                text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+    for (accept, kind, has_end) in
+        [(open, "application/openmetrics-text", true), ("text/plain;version=0.0.4", "text/plain", false)]
+    {
+        let answer = ask(accept)?;
+        let content_type = answer.headers.get("content-type").context("content-type")?.to_str()?;
+        ensure!(content_type.starts_with(kind), "{accept}: {content_type}");
+        let ends = answer.body.lines().filter(|line| line.starts_with("# EOF")).count();
+        ensure!(ends == usize::from(has_end), "{accept}: {ends} ends");
+        ensure!(answer.body.ends_with("# EOF\n") == has_end, "{accept}");
+        ensure!(answer.body.contains("\nistio_requests_total{"), "{accept}");
     }
     Ok(())
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use istio_tests::call::{Call, Reply, Scheme};
+use istio_tests::echo::METRICS;
 use istio_tests::mesh::pod::User;
-use istio_tests::mesh::{CLIENT, Mesh};
+use istio_tests::mesh::{CLIENT, Mesh, Options};
 use istio_tests::netns;
 use istio_tests::process::Process;
+use istio_tests::program::Programs;
 
 /// Service of the back.
 pub(crate) const BACK: Ipv4Addr = Ipv4Addr::new(10, 96, 3, 2);
@@ -86,6 +88,21 @@ spec:
   servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: [shop.example]}]
 ---
 apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: bytes, namespace: edge}
+spec:
+  selector: {istio: edge}
+  servers: [{port: {number: 9090, name: tcp, protocol: TCP}, hosts: ['*']}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: bytes, namespace: shop}
+spec:
+  hosts: ['*']
+  gateways: [edge/bytes]
+  tcp: [{route: [{destination: {host: back, port: {number: 9090}}}]}]
+---
+apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: entry, namespace: shop}
 spec:
@@ -133,7 +150,16 @@ spec:
 /// Starts the shop and its servers.
 pub(crate) fn start() -> anyhow::Result<Mesh> {
     let objects = [place("front", 11), place("back", 12), place("shadow", 13), OTHERS.to_owned()].concat();
-    serve(Mesh::start_with_settings("istio-e2e-shop", &objects, "")?)
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("mesh.yaml"), objects)?;
+    // As injection writes it: the application of one has metrics of its own.
+    let scraped = format!(r#"{{"scrape":"true","path":"{METRICS}","port":"18080"}}"#);
+    let options = Options {
+        name: "istio-e2e-shop".parse()?,
+        objects: folder.path().to_owned(),
+        agent_env: [("back".into(), vec![("ISTIO_PROMETHEUS_ANNOTATIONS".into(), scraped)])].into(),
+    };
+    serve(Mesh::start(&Programs::find()?, &options, &mut |_| {})?)
 }
 
 /// The front and the back alone, with further objects and these settings.

@@ -13,26 +13,35 @@ use crate::generate::message::{self, metadata, structure, text};
 use crate::snapshot::Endpoint;
 use crate::snapshot::endpoint::Health;
 
-pub(super) fn localities(groups: &[Group<'_>]) -> Vec<LocalityLbEndpoints> {
-    groups.iter().map(locality).collect()
+/// How endpoints say who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// In their metadata.
+    Metadata,
+    /// In their host name, too: the filters of connections see nothing else of them.
+    Hostname,
 }
 
-fn locality(group: &Group<'_>) -> LocalityLbEndpoints {
+pub(super) fn localities(groups: &[Group<'_>], naming: Naming) -> Vec<LocalityLbEndpoints> {
+    groups.iter().map(|group| locality(group, naming)).collect()
+}
+
+fn locality(group: &Group<'_>, naming: Naming) -> LocalityLbEndpoints {
     LocalityLbEndpoints {
         locality: Some(ApiLocality {
             region: group.locality.region.clone(),
             zone: group.locality.zone.clone(),
             sub_zone: group.locality.sub_zone.clone(),
         }),
-        lb_endpoints: group.members.iter().map(member).collect(),
+        lb_endpoints: group.members.iter().map(|one| member(one, naming)).collect(),
         load_balancing_weight: group.weight,
         priority: group.priority,
         ..LocalityLbEndpoints::default()
     }
 }
 
-fn member(member: &Member<'_>) -> LbEndpoint {
-    let (workload, endpoint) = match member.target {
+fn member(member: &Member<'_>, naming: Naming) -> LbEndpoint {
+    let (workload, mut endpoint) = match member.target {
         Target::Direct(endpoint) => (endpoint.workload.clone(), direct(endpoint)),
         Target::Gateway(gateway) => {
             let address = message::address(&gateway.address.to_string(), gateway.port);
@@ -40,6 +49,9 @@ fn member(member: &Member<'_>) -> LbEndpoint {
             (format!(";;;;{}", gateway.cluster), endpoint)
         }
     };
+    if naming == Naming::Hostname {
+        endpoint.hostname.clone_from(&workload);
+    }
     let health = match member.health {
         Health::Unknown => HealthStatus::Unknown,
         Health::Healthy => HealthStatus::Healthy,

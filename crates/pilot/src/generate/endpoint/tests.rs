@@ -402,3 +402,96 @@ fn a_rule_that_sets_tls_decides_on_the_mark() {
         ["10.2.0.1"]
     );
 }
+
+/// Ports of every kind, two workloads behind them.
+const PORTS: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: ports, namespace: shop}
+spec:
+  clusterIP: 10.0.0.2
+  ports: [{name: tcp, port: 1}, {name: tls, port: 2}, {name: https, port: 3}, {name: data, port: 4},
+    {name: http, port: 5}, {name: grpc, port: 6}, {name: redis, port: 7}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: ports, namespace: shop, labels: {kubernetes.io/service-name: ports}}
+addressType: IPv4
+endpoints: [{addresses: [10.2.0.1], targetRef: {kind: Pod, name: a, namespace: shop}}, {addresses: [10.2.0.9]}]
+ports: [{name: tcp, port: 81}, {name: tls, port: 82}, {name: https, port: 83}, {name: data, port: 84},
+  {name: http, port: 85}, {name: grpc, port: 86}, {name: redis, port: 87}]
+";
+
+/// Of each endpoint of a cluster, its host name and what its metadata says of the workload.
+fn told(snapshot: &Snapshot, proxy: &Proxy, cluster: &str) -> Vec<(String, String)> {
+    let groups = assigned(snapshot, proxy, cluster);
+    let mut all: Vec<_> = groups
+        .iter()
+        .flat_map(|group| &group.lb_endpoints)
+        .map(|endpoint| {
+            let Some(lb_endpoint::HostIdentifier::Endpoint(one)) = &endpoint.host_identifier else {
+                panic!()
+            };
+            let metadata = &endpoint.metadata.as_ref().unwrap().filter_metadata["istio"];
+            let Some(Value::StringValue(workload)) = &metadata.fields["workload"].kind else { panic!() };
+            (one.hostname.clone(), workload.clone())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn endpoints_of_connections_have_names_for_proxies_with_the_module() {
+    let snapshot = snapshot(&[NODES, PORTS, &web("")], &settings(""));
+    let (with, without) = (proxy(&[("TELEMETRY_MODULE", "1")]), proxy(&[]));
+    let workloads = [";;;;Kubernetes", "a;shop;web;;Kubernetes"];
+    for (port, has_names) in [(1, true), (2, true), (3, true), (4, true), (5, false), (6, false), (7, true)] {
+        let cluster = format!("outbound|{port}||ports.shop.svc.cluster.local");
+        for (proxy, has_names) in [(&with, has_names), (&without, false)] {
+            let wanted = workloads
+                .map(|text| (if has_names { text.to_owned() } else { String::new() }, text.to_owned()));
+            assert_eq!(told(&snapshot, proxy, &cluster), wanted, "{cluster}");
+        }
+    }
+    // What passes on TLS by its server name sees no requests, whatever is inside.
+    let by_server_name = told(&snapshot, &with, "outbound_.80_._.web.shop.svc.cluster.local");
+    assert_eq!(by_server_name, [(workloads[1].to_owned(), workloads[1].to_owned())]);
+    assert!(told(&snapshot, &without, "outbound_.80_._.web.shop.svc.cluster.local")[0].0.is_empty());
+}
+
+#[test]
+fn a_gateway_of_another_network_is_named_by_its_cluster() {
+    let mut settings = settings("");
+    settings.networks = Arc::new(
+        mesh::MeshNetworks::from_yaml(
+            "networks: {n2: {endpoints: [{fromCidr: 10.2.0.0/16}], gateways: [{address: 198.51.100.1, port: 15443}]}}",
+        )
+        .unwrap(),
+    );
+    let snapshot = snapshot(&[NODES, PORTS], &settings);
+    let proxy = proxy(&[("TELEMETRY_MODULE", "1"), ("NETWORK", "n1")]);
+    let seen = told(&snapshot, &proxy, "outbound|1||ports.shop.svc.cluster.local");
+    assert!(seen.iter().all(|(name, workload)| name == workload && name.starts_with(";;;;")), "{seen:?}");
+    assert!(!seen.is_empty());
+}
+
+#[test]
+fn names_that_envoy_resolves_stay() {
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: db, namespace: shop}\n\
+                 spec: {hosts: [db.example], resolution: DNS, ports: [{number: 9, name: tcp, protocol: TCP}]}\n";
+    let snapshot = snapshot(&[entry], &settings(""));
+    let proxy = proxy(&[("TELEMETRY_MODULE", "1")]);
+    let view = View::new(&snapshot, &proxy);
+    let scope = Scope::new(&snapshot, &proxy, &view);
+    let service = scope.service(&names::Hostname::new("db.example")).unwrap();
+    let wanted =
+        Wanted { service, port: &service.ports[0], rule: None, subset: None, is_by_server_name: false };
+    let listed = listed(scope, "outbound|9||db.example", &wanted);
+    let endpoints: Vec<_> = listed.endpoints.iter().flat_map(|group| &group.lb_endpoints).collect();
+    assert_eq!(endpoints.len(), 1);
+    for endpoint in endpoints {
+        let Some(lb_endpoint::HostIdentifier::Endpoint(one)) = &endpoint.host_identifier else { panic!() };
+        assert_eq!((one.hostname.as_str(), address(endpoint).as_str()), ("", "db.example"));
+    }
+}

@@ -20,6 +20,7 @@ use proto::istio::mesh::v1alpha1::mesh_config::extension_provider::Provider;
 use super::{Direction, Place};
 use crate::generate::http::filter;
 use crate::generate::message::{network_filter, structure, text, time_over_zero};
+use crate::proxy::Proxy;
 use crate::scope::Scope;
 use crate::snapshot::Service;
 use crate::snapshot::attach::Workload;
@@ -43,6 +44,11 @@ pub(crate) struct Filters {
     network: Option<Filter>,
 }
 
+/// Whether the proxy's Envoy has the module.
+pub(in crate::generate) fn has_module(proxy: &Proxy) -> bool {
+    !proxy.says(MODULE_METADATA).is_empty()
+}
+
 /// Filters for requests.
 pub(in crate::generate) fn http(scope: Scope<'_>, place: Place<'_>) -> Option<HttpFilter> {
     of(scope, place, |filters| filters.http.clone())
@@ -54,7 +60,7 @@ pub(in crate::generate) fn network(scope: Scope<'_>, place: Place<'_>) -> Option
 }
 
 fn of<T>(scope: Scope<'_>, place: Place<'_>, take: impl Fn(&Filters) -> Option<T>) -> Option<T> {
-    if scope.proxy.says(MODULE_METADATA).is_empty() {
+    if !has_module(scope.proxy) {
         return None;
     }
     let direction = place.direction;
