@@ -184,21 +184,19 @@ impl Config {
         self.expressions.len() - 1
     }
 
-    /// Whether a label or a metric is the value of an expression.
-    #[must_use]
-    pub const fn has_expressions(&self) -> bool {
-        !self.expressions.is_empty()
-    }
-
     /// The values of all expressions; none where there is no expression.
     #[must_use]
-    pub fn evaluate(&self, from: &impl Attributes, peer: Option<&Workload>) -> Vec<String> {
-        if !self.has_expressions() {
+    pub fn evaluate<'a>(
+        &self,
+        from: &impl Attributes,
+        peer: impl FnOnce() -> Option<&'a Workload>,
+    ) -> Vec<String> {
+        if self.expressions.is_empty() {
             return Vec::new();
         }
         let sources = Sources {
             attributes: from,
-            peer,
+            peer: peer(),
             is_peer_downstream: self.settings.direction == Direction::Inbound,
             node: self.node,
         };

@@ -156,7 +156,7 @@ impl Filter {
     /// Messages are labelled with the parties only, as with the original.
     fn message_set(&self, stream: &impl Attributes) -> Arc<MessageSet> {
         let seen = Seen::of(self, stream);
-        let values = seen.values(self, stream);
+        let values = self.config.evaluate(stream, || seen.peer(&self.peer));
         let key = seen.key(&[], &values);
         self.config.messages.get(&key, self.config.registry.generation(), || {
             let labels = seen.labels(self);
@@ -180,7 +180,7 @@ impl Filter {
         let flags = stream.number(Attribute::ResponseFlags).unwrap_or(0);
         let status = if self.is_grpc { stream.number(Attribute::ResponseGrpcStatus) } else { None };
         let seen = Seen::of(self, stream);
-        let values = seen.values(self, stream);
+        let values = self.config.evaluate(stream, || seen.peer(&self.peer));
         let result = [code, flags, u64::from(self.is_grpc), status.map_or(0, |status| status + 1)];
         let key = seen.key(&result, &values);
         let set = self.config.http.get(&key, self.config.registry.generation(), || {
@@ -271,15 +271,6 @@ impl<'a> Seen<'a> {
             route,
             cluster,
             client: if needs_client { text(Attribute::RequestHost) } else { "" },
-        }
-    }
-
-    /// Expressions' values.
-    fn values(&self, filter: &Filter, stream: &impl Attributes) -> Vec<String> {
-        if filter.config.has_expressions() {
-            filter.config.evaluate(stream, self.peer(&filter.peer))
-        } else {
-            Vec::new()
         }
     }
 

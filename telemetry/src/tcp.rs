@@ -112,7 +112,7 @@ impl Filter {
     fn open(&mut self, connection: &impl Attributes) {
         self.flags = connection.number(Attribute::ResponseFlags).unwrap_or(0);
         let peer = Workload::of_endpoint(self.endpoint(connection));
-        self.values = self.config.evaluate(connection, peer.as_ref());
+        self.values = self.config.evaluate(connection, || peer.as_ref());
         let set = self.find(connection);
         if let Some(opened) = &set.opened {
             opened.add(1, registry::seconds());

@@ -16,7 +16,7 @@ fn config(json: &str) -> Config {
 /// The labels of a metric, of the standard ones a and b.
 fn labels(config: &Config, metric: Standard) -> Vec<(String, String)> {
     let standard: Labels<'_> = vec![("reporter", "r".into()), ("source_app", "s".into())];
-    let values = config.evaluate(&Fake::default(), None);
+    let values = config.evaluate(&Fake::default(), || None);
     let metric = &config.metrics[metric as usize];
     metric
         .labels(&standard, &values)
@@ -74,7 +74,7 @@ fn metrics_can_be_defined() {
         r#""definitions":[{"name":"config_test_own","value":"1 + 2","type":"GAUGE"},{"name":"requests_total","value":"1"}],
             "metrics":[{"name":"config_test_own","dimensions":{"reporter":"'x'"}}]"#,
     );
-    let values = config.evaluate(&Fake::default(), None);
+    let values = config.evaluate(&Fake::default(), || None);
     let [own] = config.custom(&values).try_into().unwrap();
     assert_eq!(values[own.amount], "3");
     let text = config.registry.text();
@@ -86,5 +86,5 @@ fn metrics_can_be_defined() {
 #[test]
 fn equal_expressions_are_one() {
     let config = config(r#""metrics":[{"dimensions":{"a":"request.host","b":"request.host"}}]"#);
-    assert_eq!(config.evaluate(&Fake::default(), None), ["unknown"]);
+    assert_eq!(config.evaluate(&Fake::default(), || None), ["unknown"]);
 }

@@ -190,15 +190,12 @@ fn load(mesh: &Mesh, which: usize, side: Side, seconds: u64) -> anyhow::Result<R
         Side::Both => (Some(PODS[which]), PODS.len() + which),
         Side::Plaintext => (None, which),
     };
-    let namespace = match client {
-        Some(client) => &mesh.pod(client)?.network,
-        None => &mesh.client,
+    // Services are called in the mesh; from outside of it, pods themselves.
+    let (namespace, [a, b, c]) = match client {
+        Some(client) => (&mesh.pod(client)?.network, [10, 96, 4]),
+        None => (&mesh.client, [10, 77, 0]),
     };
-    let last = FIRST + u8::try_from(server)?;
-    let url = match client {
-        Some(_) => format!("http://{}:{PORT}/", Ipv4Addr::new(10, 96, 4, last)),
-        None => format!("http://{}:{PORT}/", Ipv4Addr::new(10, 77, 0, last)),
-    };
+    let url = format!("http://{}:{PORT}/", Ipv4Addr::new(a, b, c, FIRST + u8::try_from(server)?));
     let sidecars = match side {
         Side::Both => vec![envoy(mesh.pod(PODS[which])?)?, envoy(mesh.pod(PEERS[which])?)?],
         _ => vec![envoy(mesh.pod(PODS[which])?)?],
