@@ -113,10 +113,9 @@ impl Config {
         let build: Labels<'_> = vec![("component", Cow::Borrowed("proxy")), ("tag", Cow::Borrowed(version))];
         let build = labels::text(&build);
         registry.series("istio_build", Kind::Gauge, 1, &build, &build).add(1, u32::MAX);
-        let exchange = settings.metadata_exchange.then(|| Exchange::new(settings.direction, node));
         let mut config = Self {
             switch: Switch::default(),
-            exchange,
+            exchange: None,
             own,
             http: Cache::default(),
             messages: Cache::default(),
@@ -130,6 +129,10 @@ impl Config {
         };
         config.define();
         config.change();
+        // Only a peer itself tells its type and its name.
+        let asks = config.expressions.iter().any(|expression| expression.text().contains("upstream_peer"));
+        let settings = &config.settings;
+        config.exchange = settings.metadata_exchange.then(|| Exchange::new(settings.direction, node, asks));
         config
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::attributes::{Attribute, Attributes, Body, Headers, Metadata, Stream};
 use crate::config::{Config, Custom, Standard};
-use crate::exchange::{Asked, Known};
+use crate::exchange::{Known, Which};
 use crate::grpc::{self, Frames};
 use crate::labels::{self, Labels, Parties};
 use crate::peer::Workload;
@@ -48,7 +48,8 @@ struct Messages {
 pub struct Filter {
     config: Arc<Config>,
     start: Instant,
-    asked: Asked,
+    /// What the client is to be told.
+    asked: Which,
     peer: Option<Arc<Known>>,
     is_grpc: bool,
     messages: Option<Box<Messages>>,
@@ -63,7 +64,7 @@ impl Filter {
         Self {
             config,
             start,
-            asked: Asked::default(),
+            asked: Which::default(),
             peer: None,
             is_grpc: false,
             messages: None,

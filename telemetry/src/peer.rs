@@ -135,13 +135,24 @@ impl Workload {
     }
 
     /// Reads what istiod writes at an endpoint:
-    /// `name;namespace;canonical name;canonical revision;cluster`.
+    /// `name;namespace;canonical name;canonical revision;cluster;app;version`. Istio's own
+    /// istiod writes no app and version.
     #[must_use]
     pub fn of_endpoint(text: &str) -> Option<Self> {
         let mut parts = text.split(';').map(str::to_owned);
         let (name, namespace) = (parts.next()?, parts.next()?);
         let (canonical_name, canonical_revision, cluster) = (parts.next()?, parts.next()?, parts.next()?);
-        Some(Self { name, namespace, canonical_name, canonical_revision, cluster, ..Self::default() })
+        let (app, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        Some(Self {
+            name,
+            namespace,
+            canonical_name,
+            canonical_revision,
+            cluster,
+            app,
+            version,
+            ..Self::default()
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{Exchange, HEADER, HEADER_ID};
+use super::{Exchange, HEADER, HEADER_ID, Which};
 use crate::attributes::Attribute;
 use crate::attributes::fake::Fake;
 use crate::node::Node;
@@ -8,8 +8,12 @@ use crate::settings::Direction;
 const SAN: &str = "spiffe://d/ns/x/sa/a";
 
 fn exchange(direction: Direction) -> Exchange {
+    exchange_that(direction, false)
+}
+
+fn exchange_that(direction: Direction, always_asks: bool) -> Exchange {
     let json = r#"{"NAME":"own-1","NAMESPACE":"x","WORKLOAD_NAME":"own","INSTANCE_IPS":"10.0.0.1"}"#;
-    Exchange::new(direction, &Node::parse(json).unwrap())
+    Exchange::new(direction, &Node::parse(json).unwrap(), always_asks)
 }
 
 fn told() -> String {
@@ -65,6 +69,31 @@ fn a_request_into_the_mesh_tells_who_sent_it() {
 }
 
 #[test]
+fn a_server_whose_endpoint_tells_is_not_asked() {
+    let named = || Fake { truths: vec!["named_endpoints".into()], ..asking() };
+    let mut stream = named();
+    exchange(Direction::Outbound).request(&mut stream);
+    assert_eq!(stream.request.keys().collect::<Vec<_>>(), [HEADER]);
+    assert_eq!(Workload::decode(stream.request[HEADER].as_bytes()).unwrap().name, "own");
+
+    let mut stream = named();
+    exchange_that(Direction::Outbound, true).request(&mut stream);
+    assert_eq!(stream.request.keys().collect::<Vec<_>>(), [HEADER, HEADER_ID], "it tells more");
+}
+
+#[test]
+fn a_client_that_does_not_ask_is_believed_and_not_answered() {
+    let exchange = exchange(Direction::Inbound);
+    let mut stream =
+        Fake::default().request(HEADER, &told()).text(Attribute::ConnectionUriSanPeerCertificate, SAN);
+    let (peer, asked) = exchange.request(&mut stream);
+    assert_eq!((peer.unwrap().workload.name.as_str(), asked), ("peer", Which::NONE));
+    assert!(stream.request.is_empty(), "the application sees none of it");
+    exchange.response(&mut stream, asked);
+    assert!(stream.response.is_empty());
+}
+
+#[test]
 fn a_request_out_of_the_mesh_tells_nothing() {
     let external = |truth: &str| Fake { truths: vec![truth.into()], ..asking() };
     for mut stream in [
@@ -82,13 +111,13 @@ fn a_server_is_believed_by_its_certificate() {
     let exchange = exchange(Direction::Outbound);
     let answer = || Fake::default().response(HEADER, &told()).response(HEADER_ID, "id");
     let mut stream = answer().text(Attribute::UpstreamUriSanPeerCertificate, SAN);
-    let peer = exchange.response(&mut stream, super::Asked::default()).unwrap();
+    let peer = exchange.response(&mut stream, Which::NONE).unwrap();
     assert!(stream.response.is_empty(), "the client sees none of it");
-    let again = exchange
-        .response(&mut answer().text(Attribute::UpstreamUriSanPeerCertificate, SAN), super::Asked::default());
+    let again =
+        exchange.response(&mut answer().text(Attribute::UpstreamUriSanPeerCertificate, SAN), Which::NONE);
     assert_eq!(again.unwrap().number, peer.number, "equal peers are one");
     let mut stream = answer();
-    assert!(exchange.response(&mut stream, super::Asked::default()).is_none());
+    assert!(exchange.response(&mut stream, Which::NONE).is_none());
     assert!(stream.response.is_empty());
 }
 

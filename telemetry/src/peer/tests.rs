@@ -79,6 +79,8 @@ fn an_endpoint_tells_five_things() {
     let known = Workload::of_endpoint("w;n;c;r;k").unwrap();
     assert_eq!((known.name, known.namespace, known.cluster), ("w".into(), "n".into(), "k".into()));
     assert_eq!((known.canonical_name, known.canonical_revision), ("c".into(), "r".into()));
+    let known = Workload::of_endpoint("w;n;c;r;k;a;v").unwrap();
+    assert_eq!((known.cluster.as_str(), known.app.as_str(), known.version.as_str()), ("k", "a", "v"));
     assert_eq!(Workload::of_endpoint("w;n;c;r"), None);
     assert_eq!(Workload::of_endpoint(""), None);
 }

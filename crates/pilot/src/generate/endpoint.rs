@@ -31,7 +31,7 @@ use crate::settings::SessionLabels;
 use crate::snapshot::destination_rule::Rule;
 use crate::snapshot::endpoint::Health;
 use crate::snapshot::service::TrafficDistribution;
-use crate::snapshot::{Endpoint, Port, Service};
+use crate::snapshot::{Endpoint, Port, Registry, Service};
 
 /// A cluster of a service, for which endpoints are wanted.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,7 @@ fn wanted<'a>(scope: Scope<'a>, cluster: &str) -> Option<Wanted<'a>> {
 pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignment {
     let mut made = ClusterLoadAssignment { cluster_name: cluster.into(), ..ClusterLoadAssignment::default() };
     if cluster == own::CLUSTER {
-        made.endpoints = encode::localities(&own::groups(scope), Naming::Metadata);
+        made.endpoints = encode::localities(&own::groups(scope), Naming::Plain);
         return made;
     }
     let Some(wanted) = wanted(scope, cluster) else { return made };
@@ -88,7 +88,20 @@ pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignme
 /// metadata, so their endpoints have no names that HTTP could use otherwise.
 fn naming(scope: Scope<'_>, wanted: &Wanted<'_>) -> Naming {
     let carries_connections = wanted.is_by_server_name || !wanted.port.protocol.is_http();
-    if carries_connections && stats::has_module(scope.proxy) { Naming::Hostname } else { Naming::Metadata }
+    match stats::has_module(scope.proxy) {
+        false => Naming::Plain,
+        true if carries_connections => Naming::Hostname,
+        true => Naming::Full,
+    }
+}
+
+/// Whether each endpoint of a cluster tells all that a workload tells of itself, so that
+/// our module need not ask: the cluster is of pods and of what is registered like them. A
+/// gateway that stands for others does not tell, nor do servers outside of the mesh.
+pub(super) fn are_named(scope: Scope<'_>, service: &Service) -> bool {
+    stats::has_module(scope.proxy)
+        && service.registry == Registry::Kubernetes
+        && !scope.snapshot.networks.has_gateways()
 }
 
 /// The assignment that a cluster lists itself, since Envoy resolves the names
@@ -99,7 +112,7 @@ pub(super) fn listed(scope: Scope<'_>, cluster: &str, wanted: &Wanted<'_>) -> Cl
     ClusterLoadAssignment {
         cluster_name: cluster.into(),
         // Their names are to be resolved, and stay as they are.
-        endpoints: encode::localities(&groups(scope, wanted, endpoints), Naming::Metadata),
+        endpoints: encode::localities(&groups(scope, wanted, endpoints), Naming::Plain),
         ..ClusterLoadAssignment::default()
     }
 }

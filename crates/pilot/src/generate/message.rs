@@ -77,6 +77,10 @@ pub(super) fn text(text: impl Into<String>) -> Value {
     value(ValueKind::StringValue(text.into()))
 }
 
+pub(super) fn truth(truth: bool) -> Value {
+    value(ValueKind::BoolValue(truth))
+}
+
 pub(super) fn structure<const N: usize>(fields: [(&str, Value); N]) -> Struct {
     Struct { fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() }
 }

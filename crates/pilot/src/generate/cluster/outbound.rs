@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use names::ClusterName;
 use prost_types::Value;
-use prost_types::value::Kind as ValueKind;
 use proto::envoy::config::cluster::v3::Cluster;
 use proto::envoy::config::cluster::v3::cluster::{CommonLbConfig, DiscoveryType, EdsClusterConfig};
 use proto::envoy::config::core::v3::{HealthStatusSet, Metadata};
@@ -17,7 +16,7 @@ use super::secure::{self, Security, identities};
 use super::{balancer, base, dns, header_case, of_type, outlier, pool, stat};
 use crate::finding::Topic;
 use crate::generate::endpoint;
-use crate::generate::message::{ads, api_path, metadata, service_list, structure, text};
+use crate::generate::message::{ads, api_path, metadata, service_list, structure, text, truth};
 use crate::protocol::Protocol;
 use crate::proxy::ProxyKind;
 use crate::scope::Scope;
@@ -147,7 +146,6 @@ impl<'a> Maker<'a> {
             draft.cluster.alt_stat_name =
                 stat::name(&stat::by_pattern(pattern, service, port, subset_name, 0));
         }
-        draft.cluster.metadata = self.describe(target);
         if self.service.is_dynamic() {
             let cache = dns::cache(scope, service.host.as_str());
             dns::set_dynamic(&mut draft.cluster, cache, false);
@@ -206,7 +204,9 @@ impl<'a> Maker<'a> {
         if !self.is_untouched {
             self.secure(target, &full, &mut draft);
         }
-        if draft.cluster.cluster_discovery_type == of_type(DiscoveryType::Eds) {
+        let is_eds = draft.cluster.cluster_discovery_type == of_type(DiscoveryType::Eds);
+        draft.cluster.metadata = self.describe(target, is_eds);
+        if is_eds {
             draft.cluster.eds_cluster_config =
                 Some(EdsClusterConfig { eds_config: Some(ads()), service_name: name });
         }
@@ -232,9 +232,11 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn describe(&self, target: Target<'_>) -> Option<Metadata> {
+    fn describe(&self, target: Target<'_>, is_eds: bool) -> Option<Metadata> {
         let mut fields = structure([]);
         let mut add = |key: &str, value: Value| fields.fields.insert(key.into(), value);
+        let mode = target.policy.tls.map(|tls| tls.mode());
+        let is_elsewhere = matches!(mode, Some(TlsMode::Simple | TlsMode::Mutual));
         // Which service a dynamic cluster is for is only known by the request.
         if !self.service.is_dynamic() {
             add("services", service_list(std::iter::once(self.service)));
@@ -242,17 +244,19 @@ impl<'a> Maker<'a> {
         if let Some(rule) = self.rule {
             let (namespace, name) = &rule.origin;
             add("config", api_path("networking.istio.io", "destination-rule", namespace, name));
-            let mode = target.policy.tls.map(|tls| tls.mode());
-            if matches!(mode, Some(TlsMode::Simple | TlsMode::Mutual)) {
+            if is_elsewhere {
                 add("alpn_override", text("false"));
             }
+        }
+        if is_eds && !is_elsewhere && endpoint::are_named(self.scope, self.service) {
+            add("named_endpoints", truth(true));
         }
         match target.subset {
             Some(subset) => {
                 add("subset", text(&subset.name));
             }
             None if self.service.is_external => {
-                add("external", Value { kind: Some(ValueKind::BoolValue(true)) });
+                add("external", truth(true));
             }
             None => {}
         }

@@ -240,3 +240,29 @@ fn a_proxys_own_certificates_stand_for_the_meshs() {
     let names = context.common_tls_context.unwrap().tls_certificate_sds_secret_configs;
     assert_eq!(names[0].name, "file-cert:/c.pem~/k.pem");
 }
+
+#[test]
+fn clusters_whose_endpoints_tell_everything_say_so() {
+    use prost_types::value::Kind;
+    let with = Case { metadata: &[("TELEMETRY_MODULE", "1")], ..SIDECAR };
+    let of_gateway = Case { metadata: with.metadata, id: "router~10.1.1.1~c.default~d.local", ..SIDECAR };
+    let passthrough = rule("{host: a, trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}}");
+    let tls = |mode: &str| rule(&format!("{{host: a, trafficPolicy: {{tls: {{mode: {mode}}}}}}}"));
+    for (case, rules, name, says) in [
+        (&with, String::new(), A, true),
+        (&with, tls("ISTIO_MUTUAL"), A, true),
+        (&of_gateway, String::new(), A, true),
+        // Without the module nobody reads it.
+        (&SIDECAR, String::new(), A, false),
+        // Who serves there, istiod does not know.
+        (&with, tls("SIMPLE"), A, false),
+        (&with, passthrough, A, false),
+        (&with, String::new(), B, false),
+    ] {
+        let all = clusters(case, &rules);
+        let metadata = named(&all, name).metadata.as_ref().unwrap();
+        let said = metadata.filter_metadata["istio"].fields.get("named_endpoints");
+        let wanted = says.then_some(Kind::BoolValue(true));
+        assert_eq!(said.and_then(|value| value.kind.clone()), wanted, "{name} {rules}");
+    }
+}

@@ -16,8 +16,10 @@ use crate::snapshot::endpoint::Health;
 /// How endpoints say who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Naming {
-    /// In their metadata.
-    Metadata,
+    /// In their metadata, as Istio's proxies read it.
+    Plain,
+    /// The same with what our module reads beside it: the labels `app` and `version`.
+    Full,
     /// In their host name, too: the filters of connections see nothing else of them.
     Hostname,
 }
@@ -41,7 +43,7 @@ fn locality(group: &Group<'_>, naming: Naming) -> LocalityLbEndpoints {
 }
 
 fn member(member: &Member<'_>, naming: Naming) -> LbEndpoint {
-    let (workload, mut endpoint) = match member.target {
+    let (mut workload, mut endpoint) = match member.target {
         Target::Direct(endpoint) => (endpoint.workload.clone(), direct(endpoint)),
         Target::Gateway(gateway) => {
             let address = message::address(&gateway.address.to_string(), gateway.port);
@@ -49,6 +51,12 @@ fn member(member: &Member<'_>, naming: Naming) -> LbEndpoint {
             (format!(";;;;{}", gateway.cluster), endpoint)
         }
     };
+    if naming != Naming::Plain {
+        for label in ["app", "version"] {
+            workload.push(';');
+            workload.push_str(member.label(label));
+        }
+    }
     if naming == Naming::Hostname {
         endpoint.hostname.clone_from(&workload);
     }

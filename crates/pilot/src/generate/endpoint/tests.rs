@@ -445,10 +445,12 @@ fn told(snapshot: &Snapshot, proxy: &Proxy, cluster: &str) -> Vec<(String, Strin
 fn endpoints_of_connections_have_names_for_proxies_with_the_module() {
     let snapshot = snapshot(&[NODES, PORTS, &web("")], &settings(""));
     let (with, without) = (proxy(&[("TELEMETRY_MODULE", "1")]), proxy(&[]));
-    let workloads = [";;;;Kubernetes", "a;shop;web;;Kubernetes"];
+    let plain = [";;;;Kubernetes", "a;shop;web;;Kubernetes"];
+    // With the labels `app` and `version`, where there are any.
+    let full = [";;;;Kubernetes;;", "a;shop;web;;Kubernetes;web;"];
     for (port, has_names) in [(1, true), (2, true), (3, true), (4, true), (5, false), (6, false), (7, true)] {
         let cluster = format!("outbound|{port}||ports.shop.svc.cluster.local");
-        for (proxy, has_names) in [(&with, has_names), (&without, false)] {
+        for (proxy, workloads, has_names) in [(&with, full, has_names), (&without, plain, false)] {
             let wanted = workloads
                 .map(|text| (if has_names { text.to_owned() } else { String::new() }, text.to_owned()));
             assert_eq!(told(&snapshot, proxy, &cluster), wanted, "{cluster}");
@@ -456,7 +458,7 @@ fn endpoints_of_connections_have_names_for_proxies_with_the_module() {
     }
     // What passes on TLS by its server name sees no requests, whatever is inside.
     let by_server_name = told(&snapshot, &with, "outbound_.80_._.web.shop.svc.cluster.local");
-    assert_eq!(by_server_name, [(workloads[1].to_owned(), workloads[1].to_owned())]);
+    assert_eq!(by_server_name, [(full[1].to_owned(), full[1].to_owned())]);
     assert!(told(&snapshot, &without, "outbound_.80_._.web.shop.svc.cluster.local")[0].0.is_empty());
 }
 
@@ -474,6 +476,10 @@ fn a_gateway_of_another_network_is_named_by_its_cluster() {
     let seen = told(&snapshot, &proxy, "outbound|1||ports.shop.svc.cluster.local");
     assert!(seen.iter().all(|(name, workload)| name == workload && name.starts_with(";;;;")), "{seen:?}");
     assert!(!seen.is_empty());
+    let view = View::new(&snapshot, &proxy);
+    let scope = Scope::new(&snapshot, &proxy, &view);
+    let service = scope.service(&names::Hostname::new("ports.shop.svc.cluster.local")).unwrap();
+    assert!(!are_named(scope, service), "it does not tell who is behind it");
 }
 
 #[test]

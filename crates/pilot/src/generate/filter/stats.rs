@@ -19,7 +19,7 @@ use proto::istio::mesh::v1alpha1::mesh_config::extension_provider::Provider;
 
 use super::{Direction, Place};
 use crate::generate::http::filter;
-use crate::generate::message::{network_filter, structure, text, time_over_zero};
+use crate::generate::message::{network_filter, structure, text, time_over_zero, truth};
 use crate::proxy::Proxy;
 use crate::scope::Scope;
 use crate::snapshot::Service;
@@ -117,17 +117,12 @@ fn counted(
     sides.find(|(side, _)| !side.is_disabled)
 }
 
-fn bool_value(value: bool) -> Value {
-    Value { kind: Some(Kind::BoolValue(value)) }
-}
-
 fn list(values: Vec<Value>) -> Value {
     Value { kind: Some(Kind::ListValue(ListValue { values })) }
 }
 
 fn common(direction: &str, exchanges: bool, service: Option<&Service>) -> Struct {
-    let mut config =
-        structure([("direction", text(direction)), ("metadata_exchange", bool_value(exchanges))]);
+    let mut config = structure([("direction", text(direction)), ("metadata_exchange", truth(exchanges))]);
     if let Some(service) = service {
         let names = [
             ("host", text(service.host.as_str())),
@@ -150,7 +145,7 @@ fn config(
     let mut put = |name: &str, value: Value| drop(config.fields.insert(name.into(), value));
     // What a client writes there may come from anywhere.
     if matches!(direction, Direction::Inbound | Direction::Gateway) {
-        put("disable_host_header_fallback", bool_value(true));
+        put("disable_host_header_fallback", truth(true));
     }
     if time_over_zero(interval).is_some()
         && let Some(interval) = interval
@@ -166,7 +161,7 @@ fn config(
 /// Settings of a filter that counts nothing.
 fn nothing(mut config: Struct) -> Any {
     let all = merge::STANDARD.iter().map(|(_, name)| {
-        let fields = structure([("name", text(*name)), ("drop", bool_value(true))]);
+        let fields = structure([("name", text(*name)), ("drop", truth(true))]);
         Value { kind: Some(Kind::StructValue(fields)) }
     });
     config.fields.insert("metrics".into(), list(all.collect()));
@@ -192,7 +187,7 @@ fn changed(name: &str, metric: &Metric) -> Value {
         put("tags_to_remove", list(removed));
     }
     if metric.is_disabled {
-        put("drop", bool_value(true));
+        put("drop", truth(true));
     }
     Value { kind: Some(Kind::StructValue(fields)) }
 }
