@@ -19,6 +19,7 @@ mod raw;
 mod stream;
 
 use std::ffi::{CStr, c_char};
+use std::time::Instant;
 
 use crate::{fault, log, registry};
 
@@ -39,7 +40,7 @@ extern "C" fn envoy_dynamic_module_on_program_init() -> *const c_char {
     fault::guard("program_init", std::ptr::null(), || {
         log::set(write_log);
         // The clock and the registry begin here.
-        let _ = (registry::seconds(), registry::global());
+        let _ = (registry::seconds(Instant::now()), registry::global());
         log::info(&format!(
             "telemetry module {} for interface {}",
             env!("CARGO_PKG_VERSION"),

@@ -4,15 +4,18 @@
 //! such requests. It believes them only when the other side has shown a certificate, and
 //! passes them on to nobody.
 //!
-//! A client that knows its servers from their endpoints sends its metadata without its id,
-//! and this module's servers then answer neither: that saves half of the exchange. Istio's
-//! clients always send both, and its servers answer what was sent.
+//! The exchange costs more than all counting: Envoy handles each byte of a header several
+//! times. So a client that knows its servers from their endpoints sends its metadata without
+//! its id, and this module's servers then answer neither; and where all servers have this
+//! module, the client's metadata has a form of a quarter of the bytes. Istio's clients always
+//! send both headers, and its servers answer what was sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::attributes::{Attribute, Attributes, Headers, Metadata, Stream};
 use crate::cache::Cache;
+use crate::grpc;
 use crate::node::Node;
 use crate::peer::Workload;
 use crate::settings::Direction;
@@ -22,11 +25,12 @@ pub const HEADER: &str = "x-envoy-peer-metadata";
 /// The header with the node's id.
 pub const HEADER_ID: &str = "x-envoy-peer-metadata-id";
 
-/// Where istiod says, in a cluster's metadata `istio`, that each endpoint tells all of its workload.
-const NAMED: &str = "named_endpoints";
-
-/// Both headers.
-const NAMES: [&str; 2] = [HEADER_ID, HEADER];
+/// Where istiod says, in a cluster's metadata `istio`, what is known of all its endpoints.
+const PEERS: &str = "peers";
+/// Each tells all of its workload.
+const NAMED: &str = "named";
+/// Each reads the short form, too.
+const SHORT: &str = "short";
 
 /// A peer that has told who it is.
 #[derive(Debug)]
@@ -45,8 +49,21 @@ pub struct Exchange {
     always_asks: bool,
     id: String,
     value: String,
+    /// The same for this module; as `value` where it cannot be written so.
+    short: String,
     /// By the header's bytes, so that nobody can name another under a known id.
     peers: Cache<Option<Arc<Known>>>,
+}
+
+/// What the headers of a request tell.
+#[derive(Debug)]
+pub struct Begun {
+    /// Who sent it, as far as it is believed.
+    pub peer: Option<Arc<Known>>,
+    /// What the sender is to be told.
+    pub asked: Which,
+    /// Whether it is of gRPC. All is looked for in one pass.
+    pub is_grpc: bool,
 }
 
 /// Which of the headers.
@@ -58,9 +75,10 @@ pub struct Which {
 
 impl Which {
     const NONE: Self = Self { id: false, value: false };
-    const BOTH: Self = Self { id: true, value: true };
-    const VALUE: Self = Self { id: false, value: true };
 }
+
+/// What the headers are to be.
+type Wanted<'a> = (Option<&'a str>, Option<&'a str>);
 
 impl Exchange {
     /// As the node `own`; `always_asks` where something is read of peers that only they tell.
@@ -70,55 +88,68 @@ impl Exchange {
             Direction::Gateway => own.id.replacen("sidecar~", "router~", 1),
             _ => own.id.clone(),
         };
-        Self { direction, always_asks, id, value: Workload::of(own).encode(), peers: Cache::default() }
+        let workload = Workload::of(own);
+        let value = workload.encode();
+        let short = workload.short().unwrap_or_else(|| value.clone());
+        Self { direction, always_asks, id, value, short, peers: Cache::default() }
     }
 
-    /// At the request's headers. Answers who sent it, as far as it is believed, and what it
-    /// is to be told.
-    pub fn request(&self, stream: &mut impl Stream) -> (Option<Arc<Known>>, Which) {
-        if self.direction == Direction::Inbound {
-            let (peer, sent) = self.take(stream, Headers::Request);
-            let is_asked = sent.id && is_trusted(stream, Headers::Request);
-            return (peer, if is_asked { sent } else { Which::NONE });
+    /// At the request's headers.
+    pub fn request(&self, stream: &mut impl Stream) -> Begun {
+        const MAP: Headers = Headers::Request;
+        let [id, header, content_type] = stream.headers(MAP, [HEADER_ID, HEADER, grpc::HEADER]);
+        let is_grpc = content_type.is_some_and(grpc::is);
+        let sent = Which { id: id.is_some(), value: header.is_some() };
+        if self.direction != Direction::Inbound {
+            let told = self.tells(stream);
+            write(stream, MAP, sent, told);
+            return Begun { peer: None, asked: Which::NONE, is_grpc };
         }
-        self.write(stream, Headers::Request, self.tells(stream));
-        (None, Which::NONE)
+        if sent == Which::NONE {
+            return Begun { peer: None, asked: Which::NONE, is_grpc };
+        }
+        let is_trusted = is_trusted(stream, MAP);
+        let peer = header.filter(|_| is_trusted).and_then(|header| self.peer(header));
+        write(stream, MAP, sent, (None, None));
+        let asked = if is_trusted && sent.id { sent } else { Which::NONE };
+        Begun { peer, asked, is_grpc }
     }
 
     /// At the response's headers. Answers who sent it, as far as it is believed.
     pub fn response(&self, stream: &mut impl Stream, asked: Which) -> Option<Arc<Known>> {
-        if self.direction != Direction::Inbound {
-            return self.take(stream, Headers::Response).0;
+        const MAP: Headers = Headers::Response;
+        let [id, header] = stream.headers(MAP, [HEADER_ID, HEADER]);
+        let sent = Which { id: id.is_some(), value: header.is_some() };
+        if self.direction == Direction::Inbound {
+            let told = (asked.id.then_some(&*self.id), asked.value.then_some(&*self.value));
+            write(stream, MAP, sent, told);
+            return None;
         }
-        self.write(stream, Headers::Response, asked);
-        None
+        let header = header.filter(|_| is_trusted(stream, MAP));
+        let peer = header.and_then(|header| self.peer(header));
+        write(stream, MAP, sent, (None, None));
+        peer
     }
 
     /// What the server of a request is told, by what istiod writes at the cluster.
-    fn tells(&self, stream: &impl Attributes) -> Which {
-        let said = |key| stream.metadata_truth(Metadata::Cluster, "istio", key).unwrap_or_default();
-        if !self.always_asks && said(NAMED) {
-            return Which::VALUE;
-        }
-        let cluster = stream.text(Attribute::XdsClusterName).unwrap_or_default();
-        let is_special = matches!(cluster, "PassthroughCluster" | "BlackHoleCluster");
-        if is_special || said("external") || said("disable_mx") { Which::NONE } else { Which::BOTH }
-    }
-
-    /// Removes the headers, and reads them where they are to be believed.
-    fn take(&self, stream: &mut impl Stream, map: Headers) -> (Option<Arc<Known>>, Which) {
-        let [id, header] = stream.headers(map, NAMES);
-        let sent = Which { id: id.is_some(), value: header.is_some() };
-        let header = header.filter(|_| is_trusted(stream, map));
-        let peer = header.and_then(|header| self.peer(header));
-        for (name, is_there) in NAMES.into_iter().zip([sent.id, sent.value]) {
-            if is_there {
-                stream.remove_header(map, name);
+    fn tells(&self, stream: &impl Attributes) -> Wanted<'_> {
+        if !self.always_asks {
+            match stream.metadata(Metadata::Cluster, "istio", PEERS) {
+                Some(SHORT) => return (None, Some(&self.short)),
+                Some(NAMED) => return (None, Some(&self.value)),
+                _ => {}
             }
         }
-        (peer, sent)
+        let said = |key| stream.metadata_truth(Metadata::Cluster, "istio", key).unwrap_or_default();
+        let cluster = stream.text(Attribute::XdsClusterName).unwrap_or_default();
+        let is_special = matches!(cluster, "PassthroughCluster" | "BlackHoleCluster");
+        if is_special || said("external") || said("disable_mx") {
+            return (None, None);
+        }
+        (Some(&self.id), Some(&self.value))
     }
 
+    /// Whom a header names.
     fn peer(&self, header: &[u8]) -> Option<Arc<Known>> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         // What is too long is not even kept as unreadable.
@@ -131,19 +162,17 @@ impl Exchange {
         };
         (*self.peers.get(header, 0, read)).clone()
     }
+}
 
-    /// Writes the headers that are `wanted`. What the application says of itself goes to
-    /// nobody.
-    fn write(&self, stream: &mut impl Stream, map: Headers, wanted: Which) {
-        let there = stream.headers(map, NAMES).map(|header| header.is_some());
-        let values = [(wanted.id, &self.id), (wanted.value, &self.value)];
-        for ((name, is_there), (is_wanted, value)) in NAMES.into_iter().zip(there).zip(values) {
-            match (is_wanted, is_there) {
-                (true, false) => stream.add_header(map, name, value.as_bytes()),
-                (true, true) => stream.set_header(map, name, value.as_bytes()),
-                (false, true) => stream.remove_header(map, name),
-                (false, false) => {}
-            }
+/// Writes the headers that are `wanted` over those that are `there`: what the other side
+/// sent has been read, and what the application says of itself goes to nobody.
+fn write(stream: &mut impl Stream, map: Headers, there: Which, wanted: Wanted<'_>) {
+    for (name, is_there, wanted) in [(HEADER_ID, there.id, wanted.0), (HEADER, there.value, wanted.1)] {
+        match (wanted, is_there) {
+            (Some(value), false) => stream.add_header(map, name, value.as_bytes()),
+            (Some(value), true) => stream.set_header(map, name, value.as_bytes()),
+            (None, true) => stream.remove_header(map, name),
+            (None, false) => {}
         }
     }
 }

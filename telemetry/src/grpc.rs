@@ -1,5 +1,7 @@
 //! Counts the messages in a gRPC body.
 
+/// The header that tells what a body is.
+pub const HEADER: &str = "content-type";
 /// Bytes before each message: one of flags, four of its length.
 const PREFIX: usize = 5;
 

@@ -4,6 +4,8 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use crate::attributes::{Attribute, Attributes, Body, Headers, Metadata, Stream};
 use crate::config::{Config, Custom, Standard};
 use crate::exchange::{Known, Which};
@@ -81,13 +83,15 @@ impl Filter {
     /// Before the request's headers go on.
     pub fn request_headers(&mut self, stream: &mut impl Stream) {
         fault::test("request_headers");
-        self.is_grpc = stream.header(Headers::Request, "content-type").is_some_and(grpc::is);
+        if let Some(exchange) = &self.config.exchange {
+            let begun = exchange.request(stream);
+            (self.peer, self.asked, self.is_grpc) = (begun.peer, begun.asked, begun.is_grpc);
+        } else {
+            self.is_grpc = stream.header(Headers::Request, grpc::HEADER).is_some_and(grpc::is);
+        }
         let dropped = [Standard::RequestMessages, Standard::ResponseMessages];
         if self.is_grpc && !dropped.into_iter().all(|metric| self.config.is_dropped(metric)) {
             self.messages = Some(Box::default());
-        }
-        if let Some(exchange) = &self.config.exchange {
-            (self.peer, self.asked) = exchange.request(stream);
         }
     }
 
@@ -99,8 +103,7 @@ impl Filter {
     /// Before the response's headers go on.
     pub fn response_headers(&mut self, stream: &mut impl Stream) {
         fault::test("response_headers");
-        let config = Arc::clone(&self.config);
-        if let Some(exchange) = &config.exchange
+        if let Some(exchange) = &self.config.exchange
             && let Some(peer) = exchange.response(stream, self.asked)
         {
             self.peer = Some(peer);
@@ -142,7 +145,7 @@ impl Filter {
             messages.generation = generation;
         }
         let set = messages.set.get_or_insert_with(|| self.message_set(stream));
-        let now = registry::seconds();
+        let now = registry::seconds(Instant::now());
         for (series, count) in
             [(&set.request, &mut messages.waiting.0), (&set.response, &mut messages.waiting.1)]
         {
@@ -176,7 +179,8 @@ impl Filter {
         if !self.config.counts_requests() {
             return;
         }
-        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let end = Instant::now();
+        let millis = u64::try_from(end.duration_since(self.start).as_millis()).unwrap_or(u64::MAX);
         let code = stream.number(Attribute::ResponseCode).unwrap_or(0);
         let flags = stream.number(Attribute::ResponseFlags).unwrap_or(0);
         let status = if self.is_grpc { stream.number(Attribute::ResponseGrpcStatus) } else { None };
@@ -200,7 +204,7 @@ impl Filter {
             ));
             self.set(&labels, &values)
         });
-        let now = registry::seconds();
+        let now = registry::seconds(end);
         let bytes = |id| stream.number(id).unwrap_or(0);
         let counted = [
             (&set.requests, 1),
@@ -253,12 +257,15 @@ impl<'a> Seen<'a> {
             }
             _ => (Attribute::UpstreamUriSanPeerCertificate, Attribute::UpstreamUriSanLocalCertificate),
         };
-        let endpoint = if settings.direction == Direction::Inbound || filter.peer.is_some() {
+        let is_inbound = settings.direction == Direction::Inbound;
+        let endpoint = if is_inbound || filter.peer.is_some() {
             ""
         } else {
             stream.metadata(Metadata::Host, "istio", "workload").unwrap_or_default()
         };
-        let (route, cluster) = (text(Attribute::XdsRouteName), text(Attribute::XdsClusterName));
+        let cluster = text(Attribute::XdsClusterName);
+        // Before an application, no route has a name that means something.
+        let route = if is_inbound { "" } else { text(Attribute::XdsRouteName) };
         // Where nothing but the client tells the service: what it says may be anything,
         // and each would be a key of its own.
         let needs_client = !settings.disable_host_header_fallback
@@ -281,17 +288,17 @@ impl<'a> Seen<'a> {
     }
 
     /// Bytes that differ whenever the labels differ.
-    fn key(&self, numbers: &[u64], values: &[String]) -> Vec<u8> {
-        let mut key = Vec::with_capacity(512);
-        key.extend(self.peer_number.to_ne_bytes());
+    fn key(&self, numbers: &[u64], values: &[String]) -> SmallVec<[u8; 1024]> {
+        let mut key = SmallVec::new();
+        key.extend_from_slice(&self.peer_number.to_ne_bytes());
         for number in numbers {
-            key.extend(number.to_ne_bytes());
+            key.extend_from_slice(&number.to_ne_bytes());
         }
         let texts =
             [self.endpoint, self.peer_principal, self.own_principal, self.route, self.cluster, self.client];
         for text in texts.into_iter().chain(values.iter().map(String::as_str)) {
-            key.extend(text.len().to_ne_bytes());
-            key.extend(text.as_bytes());
+            key.extend_from_slice(&text.len().to_ne_bytes());
+            key.extend_from_slice(text.as_bytes());
         }
         key
     }

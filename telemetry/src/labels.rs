@@ -165,10 +165,12 @@ pub fn service(route: &str, cluster: &str, configured: Option<&Service>, client:
     service
 }
 
-/// Whether [`service`] needs what the client named.
+/// Whether [`service`] needs what the client named. Each request asks, so the cluster's
+/// name is not taken apart for it.
 #[must_use]
 pub fn is_of_client(route: &str, cluster: &str, configured: Option<&Service>) -> bool {
-    special(route, cluster).is_some() || configured.is_none() && host_of_cluster(cluster).is_none()
+    let has_host = cluster.starts_with("outbound") && !cluster.ends_with(['|', '_', '.']);
+    configured.is_none() && !has_host || special(route, cluster).is_some()
 }
 
 /// The name that stands for no service, by the route and cluster that Envoy chose.

@@ -3,6 +3,11 @@
 //! On the wire it is base64 of a protobuf `Struct` with the names of node metadata, its
 //! maps sorted by key: byte for byte what Istio's own proxies send. The rule is
 //! `extensions/common/metadata_object.cc` of Istio's proxy.
+//!
+//! Between two of this module there is a short form, which is also what istiod writes at
+//! endpoints: values that `;` parts, `name;namespace;canonical name;canonical
+//! revision;cluster` and, not in Istio, `;app;version` and `;kind;instance`. No base64 has
+//! a `;`.
 
 use std::collections::BTreeMap;
 
@@ -92,6 +97,9 @@ impl Workload {
         if header.is_empty() || header.len() > LONGEST {
             return None;
         }
+        if header.contains(&b';') {
+            return Self::of_endpoint(std::str::from_utf8(header).ok()?);
+        }
         let bytes = DECODER.decode(header).ok()?;
         let fields = Struct::decode(bytes.as_slice()).ok()?.fields;
         let labels = match fields.get("LABELS").and_then(|value| value.kind.as_ref()) {
@@ -134,24 +142,37 @@ impl Workload {
         ENCODER.encode(Struct { fields }.encode_to_vec())
     }
 
-    /// Reads what istiod writes at an endpoint:
-    /// `name;namespace;canonical name;canonical revision;cluster;app;version`. Istio's own
-    /// istiod writes no app and version.
+    /// Writes the short form; none where a value could not be told from what parts them, or
+    /// not be in a header.
+    #[must_use]
+    pub fn short(&self) -> Option<String> {
+        let Self { instance, namespace, name, cluster, canonical_name, canonical_revision, .. } = self;
+        let Self { app, version, kind, .. } = self;
+        let parts =
+            [name, namespace, canonical_name, canonical_revision, cluster, app, version, kind, instance];
+        let fits = |part: &&String| part.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';');
+        parts.iter().all(fits).then(|| parts.map(String::as_str).join(";"))
+    }
+
+    /// Reads the short form, as much of it as there is.
     #[must_use]
     pub fn of_endpoint(text: &str) -> Option<Self> {
         let mut parts = text.split(';').map(str::to_owned);
-        let (name, namespace) = (parts.next()?, parts.next()?);
-        let (canonical_name, canonical_revision, cluster) = (parts.next()?, parts.next()?, parts.next()?);
-        let (app, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let mut next = || parts.next();
+        let (name, namespace) = (next()?, next()?);
+        let (canonical_name, canonical_revision, cluster) = (next()?, next()?, next()?);
+        let mut next = || next().unwrap_or_default();
+        let (app, version, kind, instance) = (next(), next(), next(), next());
         Some(Self {
-            name,
+            instance,
             namespace,
+            name,
+            cluster,
             canonical_name,
             canonical_revision,
-            cluster,
             app,
             version,
-            ..Self::default()
+            kind,
         })
     }
 }

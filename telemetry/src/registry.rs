@@ -118,11 +118,11 @@ pub fn global() -> &'static Registry {
     GLOBAL.get_or_init(|| Registry::new(std::env::var(BUCKETS).ok().as_deref()))
 }
 
-/// Seconds since the process began to count.
+/// Seconds from when the process began to count to `now`.
 #[must_use]
-pub fn seconds() -> u32 {
+pub fn seconds(now: Instant) -> u32 {
     static START: OnceLock<Instant> = OnceLock::new();
-    u32::try_from(START.get_or_init(Instant::now).elapsed().as_secs()).unwrap_or(u32::MAX)
+    u32::try_from(now.duration_since(*START.get_or_init(Instant::now)).as_secs()).unwrap_or(u32::MAX)
 }
 
 impl Registry {
@@ -194,7 +194,7 @@ impl Registry {
             Kind::Gauge => Value::gauge(),
             Kind::Histogram => Value::histogram(self.buckets(name)),
         };
-        Series { value, used: AtomicU32::new(seconds()) }
+        Series { value, used: AtomicU32::new(seconds(Instant::now())) }
     }
 
     fn buckets(&self, name: &str) -> Arc<[f64]> {

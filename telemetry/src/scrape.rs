@@ -3,6 +3,8 @@
 //! The filter stands in the listener that leads to Envoy's statistics, last before the
 //! router.
 
+use std::time::Instant;
+
 use crate::attributes::{Attribute, Headers, Stream};
 use crate::registry;
 
@@ -36,7 +38,7 @@ impl Filter {
     pub fn response_body(&mut self, stream: &mut impl Stream, is_last: bool) {
         if self.is_scrape && is_last && !self.is_added {
             let registry = registry::global();
-            registry.expire(registry::seconds());
+            registry.expire(registry::seconds(Instant::now()));
             self.is_added = true;
             registry.render(&mut |piece| {
                 stream.append_response(piece.as_bytes());

@@ -1,6 +1,7 @@
 //! What the network filter does with one connection.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::attributes::{Attribute, Attributes, Metadata};
 use crate::config::{Config, Custom, Standard};
@@ -82,7 +83,7 @@ impl Filter {
         }
         self.flush();
         let Some(set) = &self.set else { return };
-        let now = registry::seconds();
+        let now = registry::seconds(Instant::now());
         if let Some(closed) = &set.closed {
             closed.add(1, now);
         }
@@ -100,7 +101,7 @@ impl Filter {
     /// Counts what waits.
     fn flush(&mut self) {
         let Some(set) = &self.set else { return };
-        let now = registry::seconds();
+        let now = registry::seconds(Instant::now());
         for (series, bytes) in [(&set.sent, &mut self.waiting.0), (&set.received, &mut self.waiting.1)] {
             if let (Some(series), 1..) = (series, *bytes) {
                 series.add(*bytes, now);
@@ -115,7 +116,7 @@ impl Filter {
         self.values = self.config.evaluate(connection, || peer.as_ref());
         let set = self.find(connection);
         if let Some(opened) = &set.opened {
-            opened.add(1, registry::seconds());
+            opened.add(1, registry::seconds(Instant::now()));
         }
         self.set = Some(set);
     }

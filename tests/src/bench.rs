@@ -43,7 +43,7 @@ pub enum What {
 ///
 /// # Errors
 /// What could not be measured.
-pub fn run(what: What, options: &Options, amount: Amount) -> anyhow::Result<()> {
+pub fn run(what: What, options: &Options, amount: &Amount) -> anyhow::Result<()> {
     let programs = Programs::find()?;
     if what == What::Telemetry {
         return telemetry::run(amount);

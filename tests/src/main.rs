@@ -135,7 +135,7 @@ fn main() -> ExitCode {
 fn bench(args: &Bench) -> ExitCode {
     interrupt::handle(remove_held, exit);
     let result =
-        bench::options(&args.objects).and_then(|options| bench::run(args.what, &options, args.amount));
+        bench::options(&args.objects).and_then(|options| bench::run(args.what, &options, &args.amount));
     interrupt::wait_if_interrupted();
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -120,3 +120,7 @@ pub const WORKLOAD_CONTROLLER: &str = "istio.io/workloadController";
 pub const CONNECTED_AT: &str = "istio.io/connectedAt";
 /// When the proxy of a WorkloadEntry has left, RFC 3339.
 pub const DISCONNECTED_AT: &str = "istio.io/disconnectedAt";
+/// `short`: the proxy has this project's module and reads the short form of peer metadata.
+pub const PEER_METADATA: &str = "sidecar.istio.io/peerMetadata";
+/// The value of [`PEER_METADATA`].
+pub const PEER_METADATA_SHORT: &str = "short";

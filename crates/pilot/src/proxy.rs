@@ -175,6 +175,12 @@ impl Proxy {
         }
     }
 
+    /// Whether its Envoy has the module for Istio's metrics: the metadata tells the version.
+    #[must_use]
+    pub fn has_module(&self) -> bool {
+        !self.says("TELEMETRY_MODULE").is_empty()
+    }
+
     /// An annotation of the pod, as the agent was told of it.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&str> {

@@ -98,6 +98,10 @@ impl Registered {
         if proxy.config.as_ref().is_some_and(|config| config.readiness_probe.is_some()) {
             annotations.insert(annotation::HEALTH_CHECKS.into(), "true".into());
         }
+        if proxy.has_module() {
+            let name = annotation::PEER_METADATA.to_owned();
+            annotations.entry(name).or_insert_with(|| annotation::PEER_METADATA_SHORT.to_owned());
+        }
         Self {
             namespace: proxy.namespace.clone(),
             name: name(group, proxy),

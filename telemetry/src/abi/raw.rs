@@ -60,10 +60,6 @@ pub(super) struct LentHeader {
     pub(super) value: Lent,
 }
 
-impl LentHeader {
-    pub(super) const EMPTY: Self = Self { name: Lent::EMPTY, value: Lent::EMPTY };
-}
-
 // Each is described in abi.h under its name. `u32` stands for the enumerations.
 unsafe extern "C" {
     pub(super) fn envoy_dynamic_module_callback_log(level: u32, message: Given<'_>);

@@ -1,6 +1,7 @@
 //! One HTTP stream, for the length of one call.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use super::raw::{self, Envoy, Given, Lent, LentHeader};
 use crate::attributes::{Attribute, Attributes, Body, Headers, Metadata, Stream};
@@ -117,17 +118,22 @@ impl Stream for HttpStream<'_> {
         let number = map as u32;
         let count = unsafe { raw::envoy_dynamic_module_callback_http_get_headers_size(self.filter, number) };
         // Rarely there are more, and then it is no matter.
-        let mut all = [LentHeader::EMPTY; 40];
+        let mut all = [const { MaybeUninit::uninit() }; 40];
         let Some(all) = all.get_mut(..count) else {
             return names.map(|name| self.header(map, name));
         };
-        // There is room for as many as Envoy said there are.
-        let done = count > 0
-            && unsafe {
-                raw::envoy_dynamic_module_callback_http_get_headers(self.filter, number, all.as_mut_ptr())
-            };
+        // There is room for as many as Envoy said there are, and it writes all of them.
+        let all: &[LentHeader] = unsafe {
+            let is_done = count > 0
+                && raw::envoy_dynamic_module_callback_http_get_headers(
+                    self.filter,
+                    number,
+                    all.as_mut_ptr().cast(),
+                );
+            if is_done { all.assume_init_ref() } else { &[] }
+        };
         let mut found = [None; N];
-        for header in all.iter().filter(|_| done) {
+        for header in all {
             let key = unsafe { header.name.bytes() };
             for (name, found) in names.iter().zip(&mut found) {
                 if found.is_none() && key == name.as_bytes() {

@@ -1,6 +1,6 @@
-use super::{Exchange, HEADER, HEADER_ID, Which};
-use crate::attributes::Attribute;
+use super::{Begun, Exchange, HEADER, HEADER_ID, Which};
 use crate::attributes::fake::Fake;
+use crate::attributes::{Attribute, Metadata};
 use crate::node::Node;
 use crate::peer::{LONGEST, Workload};
 use crate::settings::Direction;
@@ -28,7 +28,7 @@ fn asking() -> Fake {
 fn a_client_with_a_certificate_is_believed_and_answered() {
     let exchange = exchange(Direction::Inbound);
     let mut stream = asking().text(Attribute::ConnectionUriSanPeerCertificate, SAN);
-    let (peer, asked) = exchange.request(&mut stream);
+    let Begun { peer, asked, .. } = exchange.request(&mut stream);
     assert_eq!(peer.unwrap().workload.name, "peer");
     assert!(stream.request.is_empty(), "the application sees none of it");
     assert!(exchange.response(&mut stream, asked).is_none());
@@ -41,7 +41,7 @@ fn a_client_with_a_certificate_is_believed_and_answered() {
 fn a_client_in_plaintext_is_neither_believed_nor_answered() {
     let exchange = exchange(Direction::Inbound);
     let mut stream = asking().response(HEADER, &told()).response(HEADER_ID, "application");
-    let (peer, asked) = exchange.request(&mut stream);
+    let Begun { peer, asked, .. } = exchange.request(&mut stream);
     assert!(peer.is_none());
     exchange.response(&mut stream, asked);
     assert!(stream.request.is_empty());
@@ -52,7 +52,7 @@ fn a_client_in_plaintext_is_neither_believed_nor_answered() {
 fn who_has_not_asked_is_not_answered() {
     let exchange = exchange(Direction::Inbound);
     let mut stream = Fake::default().text(Attribute::ConnectionUriSanPeerCertificate, SAN);
-    let (peer, asked) = exchange.request(&mut stream);
+    let Begun { peer, asked, .. } = exchange.request(&mut stream);
     exchange.response(&mut stream, asked);
     assert!(peer.is_none() && stream.response.is_empty());
 }
@@ -68,29 +68,38 @@ fn a_request_into_the_mesh_tells_who_sent_it() {
     }
 }
 
+fn of_cluster(peers: &str) -> Fake {
+    asking().metadata(Metadata::Cluster, "istio", "peers", peers)
+}
+
 #[test]
 fn a_server_whose_endpoint_tells_is_not_asked() {
-    let named = || Fake { truths: vec!["named_endpoints".into()], ..asking() };
-    let mut stream = named();
-    exchange(Direction::Outbound).request(&mut stream);
-    assert_eq!(stream.request.keys().collect::<Vec<_>>(), [HEADER]);
-    assert_eq!(Workload::decode(stream.request[HEADER].as_bytes()).unwrap().name, "own");
+    for (peers, is_short) in [("named", false), ("short", true)] {
+        let mut stream = of_cluster(peers);
+        exchange(Direction::Outbound).request(&mut stream);
+        assert_eq!(stream.request.keys().collect::<Vec<_>>(), [HEADER]);
+        assert_eq!(stream.request[HEADER].contains(';'), is_short);
+        assert_eq!(Workload::decode(stream.request[HEADER].as_bytes()).unwrap().name, "own");
 
-    let mut stream = named();
-    exchange_that(Direction::Outbound, true).request(&mut stream);
-    assert_eq!(stream.request.keys().collect::<Vec<_>>(), [HEADER, HEADER_ID], "it tells more");
+        let mut stream = of_cluster(peers);
+        exchange_that(Direction::Outbound, true).request(&mut stream);
+        assert_eq!(stream.request.keys().collect::<Vec<_>>(), [HEADER, HEADER_ID], "it tells more");
+        assert!(!stream.request[HEADER].contains(';'));
+    }
 }
 
 #[test]
 fn a_client_that_does_not_ask_is_believed_and_not_answered() {
     let exchange = exchange(Direction::Inbound);
-    let mut stream =
-        Fake::default().request(HEADER, &told()).text(Attribute::ConnectionUriSanPeerCertificate, SAN);
-    let (peer, asked) = exchange.request(&mut stream);
-    assert_eq!((peer.unwrap().workload.name.as_str(), asked), ("peer", Which::NONE));
-    assert!(stream.request.is_empty(), "the application sees none of it");
-    exchange.response(&mut stream, asked);
-    assert!(stream.response.is_empty());
+    for told in [told(), "peer;x;c;r;k;a;v;pod;peer-1".to_owned()] {
+        let mut stream =
+            Fake::default().request(HEADER, &told).text(Attribute::ConnectionUriSanPeerCertificate, SAN);
+        let Begun { peer, asked, .. } = exchange.request(&mut stream);
+        assert_eq!((peer.unwrap().workload.name.as_str(), asked), ("peer", Which::NONE));
+        assert!(stream.request.is_empty(), "the application sees none of it");
+        exchange.response(&mut stream, asked);
+        assert!(stream.response.is_empty());
+    }
 }
 
 #[test]

@@ -86,6 +86,17 @@ fn an_endpoint_tells_five_things() {
 }
 
 #[test]
+fn the_short_form_tells_the_same() {
+    let own = productpage();
+    let short = own.short().unwrap();
+    assert!(short.len() < 140 && 3 * short.len() < own.encode().len(), "{short}");
+    assert_eq!(Workload::decode(short.as_bytes()), Some(own));
+    for bad in ["a;b", "a b", "é", "a\n"] {
+        assert_eq!(Workload { app: bad.into(), ..Workload::default() }.short(), None, "{bad:?}");
+    }
+}
+
+#[test]
 fn a_header_that_is_too_long_means_nothing() {
     let long = "A".repeat(LONGEST + 4);
     assert_eq!(Workload::decode(long.as_bytes()), None);

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Kind, Registry, seconds};
 
@@ -54,14 +54,14 @@ fn too_many_series_are_counted_in_one() {
 #[test]
 fn idle_series_are_forgotten() {
     let registry = Registry::new(None);
-    registry.series("a_total", Kind::Counter, 9, "", "").add(1, seconds());
+    registry.series("a_total", Kind::Counter, 9, "", "").add(1, seconds(Instant::now()));
     registry.expire(u32::MAX);
     assert!(registry.text().contains("a_total"), "nobody asked to forget");
     registry.set_idle(Some(Duration::from_secs(60)));
     let generation = registry.generation();
-    registry.expire(seconds() + 59);
+    registry.expire(seconds(Instant::now()) + 59);
     assert!(registry.text().contains("a_total"));
-    registry.expire(seconds() + 61);
+    registry.expire(seconds(Instant::now()) + 61);
     assert!(!registry.text().contains("a_total"));
     assert_ne!(registry.generation(), generation, "handles are dropped too");
 }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Filter;
 use crate::attributes::fake::Fake;
@@ -154,7 +155,7 @@ fn a_connection_outlives_its_idle_series() {
     let json = r#"{"direction":"inbound","rotation_interval":"60s"}"#;
     let mut filter = Filter::new(config(json, "tcp-idle"));
     filter.data(&Fake::default(), 0, 1);
-    filter.config().registry.expire(registry::seconds() + 61);
+    filter.config().registry.expire(registry::seconds(Instant::now()) + 61);
     assert_eq!(line(&filter, "istio_tcp_received_bytes_total", "tcp-idle"), None);
     filter.data(&Fake::default(), 0, 2);
     assert!(line(&filter, "istio_tcp_received_bytes_total", "tcp-idle").unwrap().ends_with("} 2"));

@@ -30,7 +30,7 @@ const CONNECTIONS: usize = 16;
 const SETS: usize = 1000;
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Amount {
     /// Of telemetry: pairs of runs.
     #[arg(long, default_value_t = 21)]
@@ -41,6 +41,9 @@ pub struct Amount {
     /// Of telemetry: requests of the long run.
     #[arg(long, default_value_t = 1_000_000)]
     requests: u64,
+    /// Of telemetry: which sidecars of a call are compared, and nothing else.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    sides: Option<Vec<Side>>,
 }
 
 /// One run.
@@ -55,7 +58,7 @@ struct Run {
 }
 
 /// Which sidecars of a call have the module or have it not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Side {
     /// That before the server; that behind the client has it.
     Server,
@@ -71,7 +74,7 @@ enum Side {
 ///
 /// # Errors
 /// What could not be measured.
-pub(super) fn run(amount: Amount) -> anyhow::Result<()> {
+pub(super) fn run(amount: &Amount) -> anyhow::Result<()> {
     let programs = Programs::find()?;
     programs.module()?;
     let folder = tempfile::tempdir()?;
@@ -86,6 +89,9 @@ pub(super) fn run(amount: Amount) -> anyhow::Result<()> {
     let _servers = servers(&mesh)?;
     mesh.wait_synced()?;
     say("| what | with | without | with ÷ without (median of pairs) | aim |\n|---|---|---|---|---|");
+    if let Some(sides) = &amount.sides {
+        return sides.iter().try_for_each(|side| pairs(&mesh, *side, amount));
+    }
     for side in [Side::Server, Side::Client, Side::Both, Side::Plaintext] {
         pairs(&mesh, side, amount)?;
     }
@@ -98,7 +104,7 @@ fn objects() -> String {
         format!(
             "apiVersion: v1
 kind: Pod
-metadata: {{name: {name}, namespace: default, labels: {{app: {name}, version: v1, service.istio.io/canonical-name: {name}, service.istio.io/canonical-revision: v1, security.istio.io/tlsMode: istio}}}}
+metadata: {{name: {name}, namespace: default, labels: {{app: {name}, version: v1, service.istio.io/canonical-name: {name}, service.istio.io/canonical-revision: v1, security.istio.io/tlsMode: istio}}, annotations: {{sidecar.istio.io/peerMetadata: short}}}}
 spec: {{serviceAccountName: {name}, containers: [{{name: app}}]}}
 status: {{phase: Running, podIP: 10.77.0.{0}}}
 ---
@@ -237,7 +243,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Runs of both, turn about: each pair in the other order than the one before.
-fn pairs(mesh: &Mesh, side: Side, amount: Amount) -> anyhow::Result<()> {
+fn pairs(mesh: &Mesh, side: Side, amount: &Amount) -> anyhow::Result<()> {
     for which in 0..PODS.len() {
         load(mesh, which, side, 1)?;
     }
@@ -317,7 +323,7 @@ fn hosts(pod: &Pod, which: std::ops::Range<usize>) -> anyhow::Result<()> {
 }
 
 /// Many requests: memory before and after, of both.
-fn leak(mesh: &Mesh, amount: Amount) -> anyhow::Result<()> {
+fn leak(mesh: &Mesh, amount: &Amount) -> anyhow::Result<()> {
     let mut columns = Vec::new();
     for (which, name) in PODS.into_iter().enumerate() {
         let process = envoy(mesh.pod(name)?)?;

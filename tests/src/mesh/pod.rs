@@ -213,7 +213,7 @@ impl Pod {
     /// # Errors
     /// When it cannot be started.
     pub fn start_agent(&mut self, env: &[(String, String)]) -> anyhow::Result<()> {
-        let Workload { name, namespace, address, service_account, labels, .. } = &self.workload;
+        let Workload { name, namespace, address, service_account, .. } = &self.workload;
         let mut agent = self.command(User::Proxy, &self.programs.ours("istio-agent"));
         let role = if self.workload.is_gateway() { "router" } else { "sidecar" };
         agent.args(["proxy", role, "--domain", &format!("{namespace}.svc.cluster.local")]);
@@ -227,7 +227,8 @@ impl Pod {
             .env("TRUST_DOMAIN", "cluster.local")
             .env("ISTIO_META_CLUSTER_ID", "Kubernetes")
             .env("ISTIO_META_INTERCEPTION_MODE", self.workload.interception())
-            .env("ISTIO_META_WORKLOAD_NAME", labels.get("app").map_or("", String::as_str))
+            // Of a pod without an owner the name is the workload's, for istiod too.
+            .env("ISTIO_META_WORKLOAD_NAME", name)
             .env("PROXY_CONFIG", format!("{{binaryPath: '{envoy}', concurrency: 2}}"));
         for (name, value) in env {
             agent.env(name, value);

@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     ("connections_and_their_bytes_are_counted", counts::connections),
     ("what_a_client_outside_says_of_itself_counts_for_nothing", counts::plaintext),
     ("what_is_denied_reset_or_tried_again_is_counted_once_by_who_asked", counts::failures),
+    ("who_serves_is_asked_only_where_istiod_does_not_know_it", counts::exchanged),
     ("a_mirrored_request_is_counted_where_it_arrives", counts::mirrored),
     ("a_gateway_counts_as_the_source", counts::gateway),
     ("a_gateway_knows_where_its_connections_go", counts::gateway_of_bytes),

@@ -76,11 +76,11 @@ fn both_sides(mesh: &mut Mesh) -> anyhow::Result<()> {
     mesh.programs().module()?;
     call(mesh)?;
     let common = [
-        "source_workload=\"productpage\"",
+        "source_workload=\"productpage-v1\"",
         "source_workload_namespace=\"default\"",
         "source_principal=\"spiffe://cluster.local/ns/default/sa/",
         "source_app=\"productpage\"",
-        "destination_workload=\"details\"",
+        "destination_workload=\"details-v1\"",
         "destination_principal=\"spiffe://cluster.local/ns/default/sa/",
         "destination_service=\"details.default.svc.cluster.local\"",
         "destination_service_name=\"details\"",

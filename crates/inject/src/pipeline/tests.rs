@@ -73,6 +73,19 @@ fn a_plain_pod_gets_a_proxy_and_keeps_what_nobody_knows() {
 }
 
 #[test]
+fn what_the_proxy_reads_is_said_by_who_chose_its_image() {
+    let values = VALUES.replace("    statusPort", "    peerMetadata: short\n    statusPort");
+    let with = Settings::read("", &values, "").unwrap();
+    let said = |settings: &Settings, annotations: &Value| {
+        let pod = run(settings, &web(annotations), false).unwrap();
+        pod["metadata"]["annotations"][key::PEER_METADATA].as_str().map(str::to_owned)
+    };
+    assert_eq!(said(&settings(""), &json!({})), None, "values of Istio's own chart");
+    assert_eq!(said(&with, &json!({})).as_deref(), Some("short"));
+    assert_eq!(said(&with, &json!({key::PEER_METADATA: "full"})).as_deref(), Some("full"));
+}
+
+#[test]
 fn a_restart_policy_that_another_webhook_lost_comes_back() {
     let settings = settings("");
     let mut pod = run(&settings, &web(&json!({})), true).unwrap();

@@ -22,6 +22,11 @@ pub(super) fn build(context: &Context<'_>) -> Result<Value, Error> {
         labels.insert(label::TUNNEL.into(), context.label(label::TUNNEL).unwrap_or("http").into());
     }
     let mut annotations = common::annotations(context);
+    // Who wrote the values knows whether the image has the module.
+    let peer_metadata = context.setting(annotation::PEER_METADATA, "global.proxy.peerMetadata");
+    if !peer_metadata.is_empty() {
+        annotations.insert(annotation::PEER_METADATA.into(), peer_metadata.into());
+    }
     if context.uses_cni() {
         cni(context, &mode, &mut annotations);
     }

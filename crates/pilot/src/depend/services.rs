@@ -7,6 +7,7 @@ use std::sync::Arc;
 use config::Kind;
 use names::Hostname;
 
+use crate::snapshot::endpoint::Instance;
 use crate::snapshot::{Endpoints, Resolution, Service, basis};
 
 /// Whether services are made of objects of a kind.
@@ -99,11 +100,13 @@ fn addresses(old: &[&Service], new: &[&Service]) -> BTreeSet<IpAddr> {
     old.symmetric_difference(&new).filter_map(|(address, ..)| address.parse().ok()).collect()
 }
 
-fn identities(endpoints: &Endpoints) -> BTreeSet<(&str, &str, bool)> {
+/// What clusters know of endpoints.
+fn identities(endpoints: &Endpoints) -> BTreeSet<(&str, &str, bool, bool)> {
     endpoints
         .iter()
         .map(|endpoint| {
-            (endpoint.namespace.as_str(), endpoint.service_account.as_str(), endpoint.accepts_mtls)
+            let Instance { namespace, service_account, reads_short, .. } = &**endpoint;
+            (namespace.as_str(), service_account.as_str(), endpoint.accepts_mtls, *reads_short)
         })
         .collect()
 }

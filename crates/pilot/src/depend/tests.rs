@@ -129,6 +129,25 @@ fn a_service_that_changes_touches_what_names_it() {
 }
 
 #[test]
+fn what_clusters_know_of_pods_touches_clusters() {
+    let pod = |annotation: &str| {
+        format!(
+            "{SERVICE}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: a, namespace: default, \
+             labels: {{app: a, security.istio.io/tlsMode: istio}}, annotations: {{{annotation}}}}}\n\
+             spec: {{containers: [{{name: a}}]}}\nstatus: {{phase: Running, podIP: 10.1.0.1}}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: a, namespace: default, labels: {{kubernetes.io/service-name: a}}}}\n\
+             addressType: IPv4\nports: [{{name: http, port: 80}}]\nendpoints: [{{addresses: [10.1.0.1], \
+             targetRef: {{kind: Pod, name: a, namespace: default}}}}]\n"
+        )
+    };
+    let reads_short = pod("sidecar.istio.io/peerMetadata: short");
+    assert!(touched(&reads_short, &pod(""), "elsewhere").contains(&Part::Clusters));
+    let same = pod("sidecar.istio.io/peerMetadata: short, other: x");
+    assert!(!touched(&reads_short, &same, "elsewhere").contains(&Part::Clusters));
+}
+
+#[test]
 fn hosts_are_remembered_one_by_one_up_to_a_bound() {
     let mut stamps = Stamps::new(1);
     for serial in 2..10 {

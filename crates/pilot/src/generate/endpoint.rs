@@ -22,7 +22,6 @@ pub(super) use locality::Setting;
 use self::encode::Naming;
 use self::group::{Group, Member};
 use super::cluster::policy::{self, Policy};
-use super::filter::stats;
 use crate::finding::Topic;
 use crate::place;
 use crate::proxy::Proxy;
@@ -88,20 +87,29 @@ pub(super) fn assignment(scope: Scope<'_>, cluster: &str) -> ClusterLoadAssignme
 /// metadata, so their endpoints have no names that HTTP could use otherwise.
 fn naming(scope: Scope<'_>, wanted: &Wanted<'_>) -> Naming {
     let carries_connections = wanted.is_by_server_name || !wanted.port.protocol.is_http();
-    match stats::has_module(scope.proxy) {
+    match scope.proxy.has_module() {
         false => Naming::Plain,
         true if carries_connections => Naming::Hostname,
         true => Naming::Full,
     }
 }
 
-/// Whether each endpoint of a cluster tells all that a workload tells of itself, so that
-/// our module need not ask: the cluster is of pods and of what is registered like them. A
-/// gateway that stands for others does not tell, nor do servers outside of the mesh.
-pub(super) fn are_named(scope: Scope<'_>, service: &Service) -> bool {
-    stats::has_module(scope.proxy)
+/// What our module may take for granted of the endpoints of a cluster (`peers` of its
+/// metadata).
+///
+/// `named`: each tells all that its workload tells of itself, so it need not be asked. So it
+/// is with pods and what is registered like them; a gateway that stands for others does not
+/// tell, nor do servers outside of the mesh. `short`: each reads the short form, too.
+pub(super) fn peers(scope: Scope<'_>, service: &Service) -> Option<&'static str> {
+    let are_named = scope.proxy.has_module()
         && service.registry == Registry::Kubernetes
-        && !scope.snapshot.networks.has_gateways()
+        && !scope.snapshot.networks.has_gateways();
+    if !are_named {
+        return None;
+    }
+    // Who has no sidecar reads neither form.
+    let mut in_mesh = service.endpoints.iter().filter(|endpoint| endpoint.has_sidecar);
+    Some(if in_mesh.all(|endpoint| endpoint.reads_short) { "short" } else { "named" })
 }
 
 /// The assignment that a cluster lists itself, since Envoy resolves the names

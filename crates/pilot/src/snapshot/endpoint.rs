@@ -74,6 +74,8 @@ pub struct Instance {
     pub service_account: String,
     /// Whether it has a sidecar that ends mutual TLS, whatever policies say.
     pub has_sidecar: bool,
+    /// Whether that reads the short form of peer metadata (`sidecar.istio.io/peerMetadata`).
+    pub reads_short: bool,
     /// Where it runs.
     pub locality: Locality,
     /// `WORKLOAD;NAMESPACE;SERVICE;REVISION;CLUSTER`, which telemetry reads.

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::world::{API, BACK_POD, EDGE as EDGE_POD, call, repeat};
+use super::world::{API, BACK_POD, EDGE as EDGE_POD, call, place, repeat};
 use super::{
     BACK, BACK_SERVICE, Before, CLOSED, Count, EDGE, End, FRONT, OPENED, RECEIVED, REQUEST_MESSAGES,
     REQUESTS, RESPONSE_MESSAGES, SENT, SHADOW, SHADOW_SERVICE, UNKNOWN, count, ends, http, is_clean,
@@ -150,11 +150,9 @@ fn of_connections(labels: &Labels, number: u32, sent: u32) -> Vec<Count> {
 }
 
 /// The back's connections from a caller, as either side labels them. Connections carry no
-/// headers: of the caller the certificate alone tells, of the called the endpoint too, which
-/// has no labels but those of the canonical service.
+/// headers: of the caller the certificate alone tells, of the called the endpoint too.
 fn connected(caller: End) -> [Labels; 2] {
-    let back = End { app: "unknown", version: "unknown", ..BACK };
-    let source = ends("source", caller, back, BACK_SERVICE);
+    let source = ends("source", caller, BACK, BACK_SERVICE);
     let known = End { namespace: caller.namespace, ..UNKNOWN };
     let principal = format!("spiffe://cluster.local/ns/{}/sa/{}", caller.namespace, caller.workload);
     let mut destination = ends("destination", known, BACK, BACK_SERVICE);
@@ -182,7 +180,7 @@ pub(super) fn connections(mesh: &mut Mesh) -> anyhow::Result<()> {
         });
         names.next().with_context(|| format!("no endpoint of port {port}"))
     };
-    ensure!(name(9090)? == "back;shop;back;v1;Kubernetes", "{}", name(9090)?);
+    ensure!(name(9090)? == "back;shop;back;v1;Kubernetes;back;v1", "{}", name(9090)?);
     ensure!(name(80)?.is_empty(), "{}", name(80)?);
     Ok(())
 }
@@ -211,9 +209,9 @@ fn claim() -> String {
 }
 
 /// Headers by which a client pretends to be that workload.
-fn pretending() -> Vec<(String, String)> {
+fn pretending(claim: String) -> Vec<(String, String)> {
     vec![
-        ("x-envoy-peer-metadata".into(), claim()),
+        ("x-envoy-peer-metadata".into(), claim),
         (
             "x-envoy-peer-metadata-id".into(),
             "sidecar~10.0.0.1~admin-1.admins~admins.svc.cluster.local".into(),
@@ -225,18 +223,20 @@ pub(super) fn plaintext(mesh: &mut Mesh) -> anyhow::Result<()> {
     let before = Before::of(mesh, &["front", "back", "edge"])?;
     let address = SocketAddr::from((BACK_POD, 18080));
     let honest = Call { address, ..call(Scheme::Http, 80, "/plain") };
-    let spoofed = Call { headers: pretending(), ..honest.clone() };
     is_clean(&repeat(&honest, &mesh.client, 2, 200)?)?;
-    is_clean(&repeat(&spoofed, &mesh.client, 4, 200)?)?;
+    for claim in [claim(), "admin;admins;admin;v1;moon;admin;v1;pod;admin-1".into()] {
+        let spoofed = Call { headers: pretending(claim), ..honest.clone() };
+        is_clean(&repeat(&spoofed, &mesh.client, 2, 200)?)?;
+    }
     // An application is no more believed than a client outside.
     let front = &mesh.pod("front")?.network;
-    let by_front = Call { headers: pretending(), ..call(Scheme::Http, 80, "/plain") };
+    let by_front = Call { headers: pretending(claim()), ..call(Scheme::Http, 80, "/plain") };
     is_clean(&repeat(&by_front, front, 3, 200)?)?;
     // Neither is who asks a gateway.
     let by_gateway = Call {
         address: SocketAddr::from((EDGE_POD, 8080)),
         host: "shop.example".into(),
-        headers: pretending(),
+        headers: pretending(claim()),
         ..call(Scheme::Http, 80, "/plain")
     };
     is_clean(&repeat(&by_gateway, &mesh.client, 2, 200)?)?;
@@ -291,6 +291,70 @@ pub(super) fn failures(mesh: &mut Mesh) -> anyhow::Result<()> {
             ),
         ],
     )
+}
+
+/// Whether a server is asked, and how it is told, by what istiod knows of it.
+pub(super) fn exchanged(mesh: &mut Mesh) -> anyhow::Result<()> {
+    let peers = |cluster: &str| -> anyhow::Result<Option<String>> {
+        let dump = mesh.pod("front")?.admin("/config_dump?resource=dynamic_active_clusters")?;
+        let dump: serde_json::Value = serde_json::from_str(&dump)?;
+        let all = dump["configs"].as_array().context("clusters")?;
+        let found = all.iter().map(|one| &one["cluster"]).find(|one| one["name"] == cluster);
+        let istio = &found.context("no such cluster")?["metadata"]["filter_metadata"]["istio"];
+        Ok(istio["peers"].as_str().map(str::to_owned))
+    };
+    let front = &mesh.pod("front")?.network;
+    let of_back = "outbound|80||back.shop.svc.cluster.local";
+    // Pods tell at their endpoints; one that has the module reads the short form.
+    for (form, told) in [("full", "named"), ("short", "short"), ("full", "named")] {
+        mesh.write("back.yaml", &place("back", 12, form))?;
+        Mesh::wait(told, || {
+            let seen = peers(of_back)?;
+            ensure!(seen.as_deref() == Some(told), "{seen:?}");
+            Ok(())
+        })?;
+        let before = Before::of(mesh, &["front", "back"])?;
+        is_clean(&repeat(&call(Scheme::Http, 80, "/told"), front, 3, 200)?)?;
+        before.wait(mesh, &on_both(|labels| vec![count(REQUESTS, &http(labels, "200", "-"), 3)]))?;
+    }
+    // Of an endpoint that somebody wrote without labels, only the server knows who it is.
+    mesh.write(
+        "written.yaml",
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: written, namespace: shop}
+spec:
+  hosts: [written.example]
+  addresses: [10.96.3.20]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP, targetPort: 18080}]
+  endpoints: [{address: 10.77.0.12, serviceAccount: back, labels: {security.istio.io/tlsMode: istio}}]
+",
+    )?;
+    let cluster = "outbound|80||written.example";
+    Mesh::wait("the entry", || {
+        let seen = peers(cluster)?;
+        ensure!(seen.is_none(), "{seen:?}");
+        Ok(())
+    })?;
+    let written = Call {
+        address: SocketAddr::from((Ipv4Addr::new(10, 96, 3, 20), 80)),
+        host: "written.example".into(),
+        ..call(Scheme::Http, 80, "/told")
+    };
+    Mesh::wait("its listener", || {
+        let name = written.from(front)?.server["name"].as_str().map(str::to_owned);
+        ensure!(name.as_deref() == Some("back"), "{name:?}");
+        Ok(())
+    })?;
+    let before = Before::of(mesh, &["front", "back"])?;
+    is_clean(&repeat(&written, front, 3, 200)?)?;
+    let source = ends("source", FRONT, BACK, ("written.example", "written.example", "shop"));
+    let destination = ends("destination", FRONT, BACK, BACK_SERVICE);
+    let three = |labels: &Labels| vec![count(REQUESTS, &http(labels, "200", "-"), 3)];
+    before.wait(mesh, &[("front", three(&source)), ("back", three(&destination))])?;
+    mesh.write("written.yaml", "")
 }
 
 pub(super) fn mirrored(mesh: &mut Mesh) -> anyhow::Result<()> {

@@ -24,8 +24,8 @@ pub(crate) const API: Ipv4Addr = Ipv4Addr::new(10, 96, 3, 9);
 /// Longest wait for one call.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A Service and the pod behind it.
-fn place(name: &str, last: u8) -> String {
+/// A Service and the pod behind it, whose proxy asks for this form of peer metadata.
+pub(super) fn place(name: &str, last: u8, form: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Service
@@ -57,6 +57,7 @@ metadata:
     service.istio.io/canonical-name: {name}
     service.istio.io/canonical-revision: v1
     security.istio.io/tlsMode: istio
+  annotations: {{sidecar.istio.io/peerMetadata: {form}}}
 spec: {{serviceAccountName: {name}, containers: [{{name: {name}}}]}}
 status: {{phase: Running, podIP: 10.77.0.{last}}}
 ---
@@ -149,9 +150,15 @@ spec:
 
 /// Starts the shop and its servers.
 pub(crate) fn start() -> anyhow::Result<Mesh> {
-    let objects = [place("front", 11), place("back", 12), place("shadow", 13), OTHERS.to_owned()].concat();
     let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("mesh.yaml"), objects)?;
+    for (name, objects) in [
+        ("front", place("front", 11, "full")),
+        ("back", place("back", 12, "full")),
+        ("shadow", place("shadow", 13, "short")),
+        ("others", OTHERS.to_owned()),
+    ] {
+        std::fs::write(folder.path().join(format!("{name}.yaml")), objects)?;
+    }
     // As injection writes it: the application of one has metrics of its own.
     let scraped = format!(r#"{{"scrape":"true","path":"{METRICS}","port":"18080"}}"#);
     let options = Options {
@@ -164,7 +171,7 @@ pub(crate) fn start() -> anyhow::Result<Mesh> {
 
 /// The front and the back alone, with further objects and these settings.
 pub(crate) fn start_two(name: &str, more: &str, settings: &str) -> anyhow::Result<Mesh> {
-    let objects = [place("front", 11), place("back", 12), more.to_owned()].concat();
+    let objects = [place("front", 11, "short"), place("back", 12, "short"), more.to_owned()].concat();
     serve(Mesh::start_with_settings(name, &objects, settings)?)
 }
 

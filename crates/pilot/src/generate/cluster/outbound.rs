@@ -248,8 +248,9 @@ impl<'a> Maker<'a> {
                 add("alpn_override", text("false"));
             }
         }
-        if is_eds && !is_elsewhere && endpoint::are_named(self.scope, self.service) {
-            add("named_endpoints", truth(true));
+        let peers = if is_eds && !is_elsewhere { endpoint::peers(self.scope, self.service) } else { None };
+        if let Some(peers) = peers {
+            add("peers", text(peers));
         }
         match target.subset {
             Some(subset) => {

@@ -241,9 +241,17 @@ fn a_proxys_own_certificates_stand_for_the_meshs() {
     assert_eq!(names[0].name, "file-cert:/c.pem~/k.pem");
 }
 
+/// `peers` in the metadata of a cluster.
+fn peers(cluster: &Cluster) -> Option<&str> {
+    use prost_types::value::Kind;
+    match cluster.metadata.as_ref()?.filter_metadata["istio"].fields.get("peers")?.kind.as_ref()? {
+        Kind::StringValue(text) => Some(text),
+        _ => panic!("{} has no text at peers", cluster.name),
+    }
+}
+
 #[test]
 fn clusters_whose_endpoints_tell_everything_say_so() {
-    use prost_types::value::Kind;
     let with = Case { metadata: &[("TELEMETRY_MODULE", "1")], ..SIDECAR };
     let of_gateway = Case { metadata: with.metadata, id: "router~10.1.1.1~c.default~d.local", ..SIDECAR };
     let passthrough = rule("{host: a, trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}}");
@@ -260,9 +268,34 @@ fn clusters_whose_endpoints_tell_everything_say_so() {
         (&with, String::new(), B, false),
     ] {
         let all = clusters(case, &rules);
-        let metadata = named(&all, name).metadata.as_ref().unwrap();
-        let said = metadata.filter_metadata["istio"].fields.get("named_endpoints");
-        let wanted = says.then_some(Kind::BoolValue(true));
-        assert_eq!(said.and_then(|value| value.kind.clone()), wanted, "{name} {rules}");
+        assert_eq!(peers(named(&all, name)).is_some(), says, "{name} {rules}");
+    }
+}
+
+#[test]
+fn the_short_form_is_for_servers_that_all_have_the_module() {
+    let with = Case { metadata: &[("TELEMETRY_MODULE", "1")], ..SIDECAR };
+    let pod = |number: u8, labels: &str, annotations: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a{number}, namespace: default, \
+             labels: {{app: a{labels}}}, annotations: {{{annotations}}}}}\n\
+             spec: {{containers: [{{name: a}}]}}\nstatus: {{phase: Running, podIP: 10.1.0.{number}}}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: a{number}, namespace: default, labels: {{kubernetes.io/service-name: a}}}}\n\
+             addressType: IPv4\nendpoints: [{{addresses: [10.1.0.{number}], \
+             targetRef: {{kind: Pod, name: a{number}, namespace: default}}}}]\n\
+             ports: [{{name: http, port: 80}}]\n---\n"
+        )
+    };
+    let sidecar = ", security.istio.io/tlsMode: istio";
+    let ours = pod(2, sidecar, "sidecar.istio.io/peerMetadata: short");
+    let without_sidecar = pod(3, "", "");
+    let istios = pod(4, sidecar, "");
+    for (pods, says) in [
+        (ours.clone(), "short"),
+        (format!("{ours}{without_sidecar}"), "short"),
+        (format!("{ours}{istios}"), "named"),
+    ] {
+        assert_eq!(peers(named(&clusters(&with, &pods), A)), Some(says), "{pods}");
     }
 }

@@ -20,14 +20,11 @@ use proto::istio::mesh::v1alpha1::mesh_config::extension_provider::Provider;
 use super::{Direction, Place};
 use crate::generate::http::filter;
 use crate::generate::message::{network_filter, structure, text, time_over_zero, truth};
-use crate::proxy::Proxy;
 use crate::scope::Scope;
 use crate::snapshot::Service;
 use crate::snapshot::attach::Workload;
 use merge::{Metric, Side};
 
-/// Metadata by which a proxy says that its Envoy has the module: its version.
-const MODULE_METADATA: &str = "TELEMETRY_MODULE";
 /// Name of the filter that counts, as Istio's proxies have it.
 const STATS: &str = "istio.stats";
 /// Name of the filter that only exchanges metadata, as Istio's proxies have it.
@@ -44,11 +41,6 @@ pub(crate) struct Filters {
     network: Option<Filter>,
 }
 
-/// Whether the proxy's Envoy has the module.
-pub(in crate::generate) fn has_module(proxy: &Proxy) -> bool {
-    !proxy.says(MODULE_METADATA).is_empty()
-}
-
 /// Filters for requests.
 pub(in crate::generate) fn http(scope: Scope<'_>, place: Place<'_>) -> Option<HttpFilter> {
     of(scope, place, |filters| filters.http.clone())
@@ -60,7 +52,7 @@ pub(in crate::generate) fn network(scope: Scope<'_>, place: Place<'_>) -> Option
 }
 
 fn of<T>(scope: Scope<'_>, place: Place<'_>, take: impl Fn(&Filters) -> Option<T>) -> Option<T> {
-    if !has_module(scope.proxy) {
+    if !scope.proxy.has_module() {
         return None;
     }
     let direction = place.direction;

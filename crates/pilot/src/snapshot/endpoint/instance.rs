@@ -165,6 +165,7 @@ impl Instances {
             name,
             service_account: pod.service_account().into(),
             has_sidecar: tls_mode(&meta.labels) == Some(true),
+            reads_short: reads_short(meta),
             node_name: pod.spec.node_name.clone(),
             dns_name: if pod.spec.subdomain.is_empty() {
                 String::new()
@@ -204,6 +205,7 @@ impl Instances {
             workload: describe(&meta.labels, &meta.namespace, name, &self.cluster_id),
             service_account: entry.service_account.clone(),
             has_sidecar: tls_mode(&meta.labels).unwrap_or(!entry.service_account.is_empty()),
+            reads_short: reads_short(meta),
             // Istio takes a network that only ranges or labels tell for the label alone.
             network: entry.network.clone(),
             ports: Arc::new(
@@ -338,6 +340,12 @@ fn locality_label(labels: &BTreeMap<String, String>) -> Option<&str> {
         .or_else(|| labels.get(label::LOCALITY))
         .map(String::as_str)
         .filter(|text| !text.is_empty())
+}
+
+/// Whether the workload's proxy reads the short form of peer metadata.
+fn reads_short(meta: &Meta) -> bool {
+    meta.annotations.get(annotation::PEER_METADATA).map(String::as_str)
+        == Some(annotation::PEER_METADATA_SHORT)
 }
 
 /// Whether the workload says that it ends mutual TLS, if it says anything.

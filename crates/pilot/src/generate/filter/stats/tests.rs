@@ -154,7 +154,7 @@ fn filters(
     Some((filter.name, config["filterConfig"]["value"].clone(), has_network))
 }
 
-const WITH: &[(&str, &str)] = &[(MODULE_METADATA, "1")];
+const WITH: &[(&str, &str)] = &[("TELEMETRY_MODULE", "1")];
 const COUNTED: &str = "defaultProviders: {metrics: [prometheus]}";
 
 #[test]
