@@ -263,9 +263,11 @@ impl<'a> Seen<'a> {
         } else {
             stream.metadata(Metadata::Host, "istio", "workload").unwrap_or_default()
         };
-        let cluster = text(Attribute::XdsClusterName);
-        // Before an application, no route has a name that means something.
+        // Before an application, no route has a name that means something, nor has the cluster
+        // where istiod has said which service it is.
         let route = if is_inbound { "" } else { text(Attribute::XdsRouteName) };
+        let is_said = is_inbound && settings.service.is_some();
+        let cluster = if is_said { "" } else { text(Attribute::XdsClusterName) };
         // Where nothing but the client tells the service: what it says may be anything,
         // and each would be a key of its own.
         let needs_client = !settings.disable_host_header_fallback
