@@ -60,15 +60,25 @@ pub struct Exchange {
 pub struct Begun {
     /// Who sent it, as far as it is believed.
     pub peer: Option<Arc<Known>>,
-    /// What the sender is to be told.
-    pub asked: Which,
+    /// For the response.
+    pub call: Call,
     /// Whether it is of gRPC. All is looked for in one pass.
     pub is_grpc: bool,
 }
 
+/// What one stream remembers of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// Whether any of the headers came with the request, or went with it. Where none did,
+    /// nobody reads what a response says.
+    is_told: bool,
+    /// What the client is to be told.
+    asked: Which,
+}
+
 /// Which of the headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Which {
+struct Which {
     id: bool,
     value: bool,
 }
@@ -102,22 +112,27 @@ impl Exchange {
         let sent = Which { id: id.is_some(), value: header.is_some() };
         if self.direction != Direction::Inbound {
             let told = self.tells(stream);
+            let call = Call { is_told: told != (None, None), asked: Which::NONE };
             write(stream, MAP, sent, told);
-            return Begun { peer: None, asked: Which::NONE, is_grpc };
+            return Begun { peer: None, call, is_grpc };
         }
         if sent == Which::NONE {
-            return Begun { peer: None, asked: Which::NONE, is_grpc };
+            return Begun { peer: None, call: Call::default(), is_grpc };
         }
         let is_trusted = is_trusted(stream, MAP);
         let peer = header.filter(|_| is_trusted).and_then(|header| self.peer(header));
         write(stream, MAP, sent, (None, None));
         let asked = if is_trusted && sent.id { sent } else { Which::NONE };
-        Begun { peer, asked, is_grpc }
+        Begun { peer, call: Call { is_told: true, asked }, is_grpc }
     }
 
     /// At the response's headers. Answers who sent it, as far as it is believed.
-    pub fn response(&self, stream: &mut impl Stream, asked: Which) -> Option<Arc<Known>> {
+    pub fn response(&self, stream: &mut impl Stream, call: Call) -> Option<Arc<Known>> {
         const MAP: Headers = Headers::Response;
+        let Call { is_told, asked } = call;
+        if self.direction == Direction::Inbound && !is_told {
+            return None;
+        }
         let [id, header] = stream.headers(MAP, [HEADER_ID, HEADER]);
         let sent = Which { id: id.is_some(), value: header.is_some() };
         if self.direction == Direction::Inbound {
@@ -125,7 +140,7 @@ impl Exchange {
             write(stream, MAP, sent, told);
             return None;
         }
-        let header = header.filter(|_| is_trusted(stream, MAP));
+        let header = header.filter(|_| is_told && is_trusted(stream, MAP));
         let peer = header.and_then(|header| self.peer(header));
         write(stream, MAP, sent, (None, None));
         peer

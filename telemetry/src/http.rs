@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::attributes::{Attribute, Attributes, Body, Headers, Metadata, Stream};
 use crate::config::{Config, Custom, Standard};
-use crate::exchange::{Known, Which};
+use crate::exchange::{Call, Known};
 use crate::grpc::{self, Frames};
 use crate::labels::{self, Labels, Parties};
 use crate::peer::Workload;
@@ -50,8 +50,7 @@ struct Messages {
 pub struct Filter {
     config: Arc<Config>,
     start: Instant,
-    /// What the client is to be told.
-    asked: Which,
+    call: Call,
     peer: Option<Arc<Known>>,
     is_grpc: bool,
     messages: Option<Box<Messages>>,
@@ -66,7 +65,7 @@ impl Filter {
         Self {
             config,
             start,
-            asked: Which::default(),
+            call: Call::default(),
             peer: None,
             is_grpc: false,
             messages: None,
@@ -85,7 +84,7 @@ impl Filter {
         fault::test("request_headers");
         if let Some(exchange) = &self.config.exchange {
             let begun = exchange.request(stream);
-            (self.peer, self.asked, self.is_grpc) = (begun.peer, begun.asked, begun.is_grpc);
+            (self.peer, self.call, self.is_grpc) = (begun.peer, begun.call, begun.is_grpc);
         } else {
             self.is_grpc = stream.header(Headers::Request, grpc::HEADER).is_some_and(grpc::is);
         }
@@ -104,7 +103,7 @@ impl Filter {
     pub fn response_headers(&mut self, stream: &mut impl Stream) {
         fault::test("response_headers");
         if let Some(exchange) = &self.config.exchange
-            && let Some(peer) = exchange.response(stream, self.asked)
+            && let Some(peer) = exchange.response(stream, self.call)
         {
             self.peer = Some(peer);
         }

@@ -1,10 +1,12 @@
-use super::{Begun, Exchange, HEADER, HEADER_ID, Which};
+use super::{Begun, Call, Exchange, HEADER, HEADER_ID, Which};
 use crate::attributes::fake::Fake;
 use crate::attributes::{Attribute, Metadata};
 use crate::node::Node;
 use crate::peer::{LONGEST, Workload};
 use crate::settings::Direction;
 
+/// A call of a server that was told who calls.
+const TOLD: Call = Call { is_told: true, asked: Which::NONE };
 const SAN: &str = "spiffe://d/ns/x/sa/a";
 
 fn exchange(direction: Direction) -> Exchange {
@@ -28,10 +30,10 @@ fn asking() -> Fake {
 fn a_client_with_a_certificate_is_believed_and_answered() {
     let exchange = exchange(Direction::Inbound);
     let mut stream = asking().text(Attribute::ConnectionUriSanPeerCertificate, SAN);
-    let Begun { peer, asked, .. } = exchange.request(&mut stream);
+    let Begun { peer, call, .. } = exchange.request(&mut stream);
     assert_eq!(peer.unwrap().workload.name, "peer");
     assert!(stream.request.is_empty(), "the application sees none of it");
-    assert!(exchange.response(&mut stream, asked).is_none());
+    assert!(exchange.response(&mut stream, call).is_none());
     let own = Workload::decode(stream.response[HEADER].as_bytes()).unwrap();
     assert_eq!(own.name, "own");
     assert_eq!(stream.response[HEADER_ID], "sidecar~10.0.0.1~own-1.x~x.svc.cluster.local");
@@ -41,9 +43,9 @@ fn a_client_with_a_certificate_is_believed_and_answered() {
 fn a_client_in_plaintext_is_neither_believed_nor_answered() {
     let exchange = exchange(Direction::Inbound);
     let mut stream = asking().response(HEADER, &told()).response(HEADER_ID, "application");
-    let Begun { peer, asked, .. } = exchange.request(&mut stream);
+    let Begun { peer, call, .. } = exchange.request(&mut stream);
     assert!(peer.is_none());
-    exchange.response(&mut stream, asked);
+    exchange.response(&mut stream, call);
     assert!(stream.request.is_empty());
     assert!(stream.response.is_empty(), "what the application says of itself goes to nobody");
 }
@@ -52,8 +54,8 @@ fn a_client_in_plaintext_is_neither_believed_nor_answered() {
 fn who_has_not_asked_is_not_answered() {
     let exchange = exchange(Direction::Inbound);
     let mut stream = Fake::default().text(Attribute::ConnectionUriSanPeerCertificate, SAN);
-    let Begun { peer, asked, .. } = exchange.request(&mut stream);
-    exchange.response(&mut stream, asked);
+    let Begun { peer, call, .. } = exchange.request(&mut stream);
+    exchange.response(&mut stream, call);
     assert!(peer.is_none() && stream.response.is_empty());
 }
 
@@ -94,10 +96,10 @@ fn a_client_that_does_not_ask_is_believed_and_not_answered() {
     for told in [told(), "peer;x;c;r;k;a;v;pod;peer-1".to_owned()] {
         let mut stream =
             Fake::default().request(HEADER, &told).text(Attribute::ConnectionUriSanPeerCertificate, SAN);
-        let Begun { peer, asked, .. } = exchange.request(&mut stream);
-        assert_eq!((peer.unwrap().workload.name.as_str(), asked), ("peer", Which::NONE));
+        let Begun { peer, call, .. } = exchange.request(&mut stream);
+        assert_eq!((peer.unwrap().workload.name.as_str(), call.asked), ("peer", Which::NONE));
         assert!(stream.request.is_empty(), "the application sees none of it");
-        exchange.response(&mut stream, asked);
+        exchange.response(&mut stream, call);
         assert!(stream.response.is_empty());
     }
 }
@@ -120,14 +122,24 @@ fn a_server_is_believed_by_its_certificate() {
     let exchange = exchange(Direction::Outbound);
     let answer = || Fake::default().response(HEADER, &told()).response(HEADER_ID, "id");
     let mut stream = answer().text(Attribute::UpstreamUriSanPeerCertificate, SAN);
-    let peer = exchange.response(&mut stream, Which::NONE).unwrap();
+    let peer = exchange.response(&mut stream, TOLD).unwrap();
     assert!(stream.response.is_empty(), "the client sees none of it");
-    let again =
-        exchange.response(&mut answer().text(Attribute::UpstreamUriSanPeerCertificate, SAN), Which::NONE);
+    let again = exchange.response(&mut answer().text(Attribute::UpstreamUriSanPeerCertificate, SAN), TOLD);
     assert_eq!(again.unwrap().number, peer.number, "equal peers are one");
     let mut stream = answer();
-    assert!(exchange.response(&mut stream, Which::NONE).is_none());
+    assert!(exchange.response(&mut stream, TOLD).is_none());
     assert!(stream.response.is_empty());
+}
+
+#[test]
+fn who_was_told_nothing_is_not_believed() {
+    let mut stream =
+        Fake::default().response(HEADER, &told()).text(Attribute::UpstreamUriSanPeerCertificate, SAN);
+    stream.truths.push("external".into());
+    let exchange = exchange(Direction::Outbound);
+    let Begun { call, .. } = exchange.request(&mut stream);
+    assert!(exchange.response(&mut stream, call).is_none());
+    assert!(stream.response.is_empty(), "the client sees none of it");
 }
 
 #[test]

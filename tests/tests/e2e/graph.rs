@@ -85,7 +85,7 @@ fn traffic(mesh: &mut Mesh) -> anyhow::Result<()> {
     // What was asked is drawn, and so is what was written before.
     let page = mesh.dir.join("mesh.html");
     istioctl(mesh, &["graph", "--output", &page.display().to_string()])?;
-    ensure!(std::fs::read_to_string(&page)?.contains("workload productpage.default"), "no productpage");
+    ensure!(std::fs::read_to_string(&page)?.contains("workload productpage-v1.default"), "no productpage");
     istioctl(
         mesh,
         &["graph", "--file", &file.display().to_string(), "--output", &page.display().to_string()],

@@ -83,6 +83,8 @@ fn what_the_proxy_reads_is_said_by_who_chose_its_image() {
     assert_eq!(said(&settings(""), &json!({})), None, "values of Istio's own chart");
     assert_eq!(said(&with, &json!({})).as_deref(), Some("short"));
     assert_eq!(said(&with, &json!({key::PEER_METADATA: "full"})).as_deref(), Some("full"));
+    let own_image = json!({key::PROXY_IMAGE: "hub.example/other:1"});
+    assert_eq!(said(&with, &own_image), None);
 }
 
 #[test]

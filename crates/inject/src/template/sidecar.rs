@@ -22,9 +22,10 @@ pub(super) fn build(context: &Context<'_>) -> Result<Value, Error> {
         labels.insert(label::TUNNEL.into(), context.label(label::TUNNEL).unwrap_or("http").into());
     }
     let mut annotations = common::annotations(context);
-    // Who wrote the values knows whether the image has the module.
+    // Who wrote the values knows whether their image has the module; of a pod's own image
+    // only the pod can say it.
     let peer_metadata = context.setting(annotation::PEER_METADATA, "global.proxy.peerMetadata");
-    if !peer_metadata.is_empty() {
+    if !peer_metadata.is_empty() && context.annotation(annotation::PROXY_IMAGE).is_none() {
         annotations.insert(annotation::PEER_METADATA.into(), peer_metadata.into());
     }
     if context.uses_cni() {
