@@ -65,6 +65,8 @@ struct Maker<'a> {
     rule: Option<&'a Rule>,
     /// Who the servers may be.
     identities: Vec<String>,
+    /// What is known of the endpoints where they come by EDS.
+    peers: Option<&'static str>,
     /// Whether TLS of clients is left alone.
     is_untouched: bool,
 }
@@ -84,7 +86,8 @@ impl<'a> Maker<'a> {
     fn new(scope: Scope<'a>, service: &'a Service, is_untouched: bool) -> Self {
         let rule = scope.rule(service).map(|rule| &**rule);
         let identities = if is_untouched { Vec::new() } else { identities(scope, service) };
-        Self { scope, service, rule, identities, is_untouched }
+        let peers = endpoint::peers(scope, service);
+        Self { scope, service, rule, identities, peers, is_untouched }
     }
 
     fn clusters(&self) -> Vec<Cluster> {
@@ -248,8 +251,7 @@ impl<'a> Maker<'a> {
                 add("alpn_override", text("false"));
             }
         }
-        let peers = if is_eds && !is_elsewhere { endpoint::peers(self.scope, self.service) } else { None };
-        if let Some(peers) = peers {
+        if let Some(peers) = self.peers.filter(|_| is_eds && !is_elsewhere) {
             add("peers", text(peers));
         }
         match target.subset {
