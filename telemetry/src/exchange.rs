@@ -72,6 +72,8 @@ pub struct Call {
     /// Whether any of the headers came with the request, or went with it. Where none did,
     /// nobody reads what a response says.
     is_told: bool,
+    /// Whether the server's own sidecar takes such headers out of the response.
+    is_clean: bool,
     /// What the client is to be told.
     asked: Which,
 }
@@ -111,8 +113,8 @@ impl Exchange {
         let is_grpc = content_type.is_some_and(grpc::is);
         let sent = Which { id: id.is_some(), value: header.is_some() };
         if self.direction != Direction::Inbound {
-            let told = self.tells(stream);
-            let call = Call { is_told: told != (None, None), asked: Which::NONE };
+            let (told, is_clean) = self.tells(stream);
+            let call = Call { is_told: told != (None, None), is_clean, asked: Which::NONE };
             write(stream, MAP, sent, told);
             return Begun { peer: None, call, is_grpc };
         }
@@ -123,14 +125,14 @@ impl Exchange {
         let peer = header.filter(|_| is_trusted).and_then(|header| self.peer(header));
         write(stream, MAP, sent, (None, None));
         let asked = if is_trusted && sent.id { sent } else { Which::NONE };
-        Begun { peer, call: Call { is_told: true, asked }, is_grpc }
+        Begun { peer, call: Call { is_told: true, is_clean: false, asked }, is_grpc }
     }
 
     /// At the response's headers. Answers who sent it, as far as it is believed.
     pub fn response(&self, stream: &mut impl Stream, call: Call) -> Option<Arc<Known>> {
         const MAP: Headers = Headers::Response;
-        let Call { is_told, asked } = call;
-        if self.direction == Direction::Inbound && !is_told {
+        let Call { is_told, is_clean, asked } = call;
+        if is_clean || self.direction == Direction::Inbound && !is_told {
             return None;
         }
         let [id, header] = stream.headers(MAP, [HEADER_ID, HEADER]);
@@ -146,12 +148,13 @@ impl Exchange {
         peer
     }
 
-    /// What the server of a request is told, by what istiod writes at the cluster.
-    fn tells(&self, stream: &impl Attributes) -> Wanted<'_> {
+    /// What the server of a request is told, by what istiod writes at the cluster, and whether
+    /// its sidecar is one of this module: then it takes out of the response what was not asked.
+    fn tells(&self, stream: &impl Attributes) -> (Wanted<'_>, bool) {
         if !self.always_asks {
             match stream.metadata(Metadata::Cluster, "istio", PEERS) {
-                Some(SHORT) => return (None, Some(&self.short)),
-                Some(NAMED) => return (None, Some(&self.value)),
+                Some(SHORT) => return ((None, Some(&self.short)), true),
+                Some(NAMED) => return ((None, Some(&self.value)), false),
                 _ => {}
             }
         }
@@ -159,9 +162,9 @@ impl Exchange {
         let cluster = stream.text(Attribute::XdsClusterName).unwrap_or_default();
         let is_special = matches!(cluster, "PassthroughCluster" | "BlackHoleCluster");
         if is_special || said("external") || said("disable_mx") {
-            return (None, None);
+            return ((None, None), false);
         }
-        (Some(&self.id), Some(&self.value))
+        ((Some(&self.id), Some(&self.value)), false)
     }
 
     /// Whom a header names.

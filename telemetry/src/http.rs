@@ -160,7 +160,7 @@ impl Filter {
     fn message_set(&self, stream: &impl Attributes) -> Arc<MessageSet> {
         let seen = Seen::of(self, stream);
         let values = self.config.evaluate(stream, || seen.peer(&self.peer));
-        let key = seen.key(&[], &values);
+        let key = seen.key([0; 4], &values);
         self.config.messages.get(&key, self.config.registry.generation(), || {
             let labels = seen.labels(self);
             let of = |metric| self.config.standard(metric, &labels, &values);
@@ -186,7 +186,7 @@ impl Filter {
         let seen = Seen::of(self, stream);
         let values = self.config.evaluate(stream, || seen.peer(&self.peer));
         let result = [code, flags, u64::from(self.is_grpc), status.map_or(0, |status| status + 1)];
-        let key = seen.key(&result, &values);
+        let key = seen.key(result, &values);
         let set = self.config.http.get(&key, self.config.registry.generation(), || {
             let mut labels = seen.labels(self);
             let protocol = if self.is_grpc { "grpc" } else { "http" };
@@ -288,18 +288,23 @@ impl<'a> Seen<'a> {
         told.or_else(|| self.endpoint_workload.get_or_init(|| Workload::of_endpoint(self.endpoint)).as_ref())
     }
 
-    /// Bytes that differ whenever the labels differ.
-    fn key(&self, numbers: &[u64], values: &[String]) -> SmallVec<[u8; 1024]> {
-        let mut key = SmallVec::new();
-        key.extend_from_slice(&self.peer_number.to_ne_bytes());
-        for number in numbers {
-            key.extend_from_slice(&number.to_ne_bytes());
-        }
+    /// Bytes that differ whenever the labels differ: numbers and lengths, then the texts. `result`
+    /// is what came of the request.
+    fn key(&self, result: [u64; 4], values: &[String]) -> SmallVec<[u8; 1024]> {
         let texts =
             [self.endpoint, self.peer_principal, self.own_principal, self.route, self.cluster, self.client];
-        for text in texts.into_iter().chain(values.iter().map(String::as_str)) {
-            key.extend_from_slice(&text.len().to_ne_bytes());
+        let [endpoint, peer, own, route, cluster, client] = texts.map(|text| text.len() as u64);
+        let [code, flags, is_grpc, status] = result;
+        let numbers =
+            [self.peer_number, code, flags, is_grpc, status, endpoint, peer, own, route, cluster, client];
+        let mut key = SmallVec::new();
+        key.extend_from_slice(numbers.map(u64::to_ne_bytes).as_flattened());
+        for text in texts {
             key.extend_from_slice(text.as_bytes());
+        }
+        for value in values {
+            key.extend_from_slice(&value.len().to_ne_bytes());
+            key.extend_from_slice(value.as_bytes());
         }
         key
     }

@@ -50,7 +50,7 @@ pub(crate) struct Class {
     istio_version: String,
     interception: u8,
     locality: [String; 3],
-    flags: [bool; 3],
+    flags: [bool; 4],
     idle_timeout: Option<String>,
     /// By what name collectors of traces know the workload.
     traced_as: [String; 2],
@@ -248,7 +248,7 @@ impl Class {
                 Interception::None => 2,
             },
             locality: [region, zone, sub_zone],
-            flags: [proxy.http10, proxy.dns_capture, pod.is_some()],
+            flags: [proxy.http10, proxy.dns_capture, pod.is_some(), proxy.has_own_statistics()],
             idle_timeout: proxy.idle_timeout.as_ref().map(ToString::to_string),
             traced_as: match detail {
                 Detail::Client => Default::default(),

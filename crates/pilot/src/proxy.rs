@@ -8,6 +8,7 @@ use names::NodeId;
 use prost_types::value::Kind as Value;
 use proto::envoy::config::core::v3::{Locality, Node};
 use proto::istio::mesh::v1alpha1::ProxyConfig;
+use proto::istio::mesh::v1alpha1::proxy_config::ProxyStatsMatcher;
 
 /// The node message is unusable.
 #[derive(Debug, thiserror::Error)]
@@ -179,6 +180,20 @@ impl Proxy {
     #[must_use]
     pub fn has_module(&self) -> bool {
         !self.says("TELEMETRY_MODULE").is_empty()
+    }
+
+    /// Whether its Envoy keeps other statistics than Istio's default: by `proxyStatsMatcher`, by
+    /// annotations, or by a bootstrap of its own.
+    #[must_use]
+    pub fn has_own_statistics(&self) -> bool {
+        use names::annotation::{
+            BOOTSTRAP_OVERRIDE, STATS_INCLUSION_PREFIXES, STATS_INCLUSION_REGEXPS, STATS_INCLUSION_SUFFIXES,
+        };
+        let asks =
+            [BOOTSTRAP_OVERRIDE, STATS_INCLUSION_PREFIXES, STATS_INCLUSION_REGEXPS, STATS_INCLUSION_SUFFIXES];
+        let matcher = self.config.as_ref().and_then(|config| config.proxy_stats_matcher.as_ref());
+        asks.into_iter().any(|name| self.annotation(name).is_some_and(|text| !text.is_empty()))
+            || matcher.is_some_and(|matcher| *matcher != ProxyStatsMatcher::default())
     }
 
     /// An annotation of the pod, as the agent was told of it.

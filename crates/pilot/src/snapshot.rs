@@ -12,6 +12,7 @@ pub mod directory;
 pub mod endpoint;
 pub mod envoy_filter;
 pub mod gateway;
+pub(crate) mod grpc_stats;
 pub mod jwt;
 pub mod network;
 pub mod secret;
@@ -61,6 +62,8 @@ pub struct Workload {
 pub struct Snapshot {
     /// Mesh-wide settings.
     pub mesh: Arc<MeshConfig>,
+    /// Whether those name the filter `grpc_stats`: the format of a log may show what it leaves.
+    pub(crate) mesh_names_grpc_stats: bool,
     /// Settings of the control plane.
     pub settings: Settings,
     /// Suffix of service names, `cluster.local`.
@@ -181,6 +184,10 @@ impl Snapshot {
         );
         let traits = basis.traits(store, &mesh, &services);
         let mut snapshot = Self {
+            mesh_names_grpc_stats: basis
+                .previous
+                .filter(|old| Arc::ptr_eq(&old.mesh, &mesh))
+                .map_or_else(|| grpc_stats::is_named_in(&**mesh), |old| old.mesh_names_grpc_stats),
             mesh,
             settings: settings.clone(),
             domain,

@@ -6,7 +6,7 @@ use crate::peer::{LONGEST, Workload};
 use crate::settings::Direction;
 
 /// A call of a server that was told who calls.
-const TOLD: Call = Call { is_told: true, asked: Which::NONE };
+const TOLD: Call = Call { is_told: true, is_clean: false, asked: Which::NONE };
 const SAN: &str = "spiffe://d/ns/x/sa/a";
 
 fn exchange(direction: Direction) -> Exchange {
@@ -82,6 +82,14 @@ fn a_server_whose_endpoint_tells_is_not_asked() {
         assert_eq!(stream.request.keys().collect::<Vec<_>>(), [HEADER]);
         assert_eq!(stream.request[HEADER].contains(';'), is_short);
         assert_eq!(Workload::decode(stream.request[HEADER].as_bytes()).unwrap().name, "own");
+
+        // Only where all servers have this module is nothing left to take out of the response.
+        let exchange = exchange(Direction::Outbound);
+        let mut stream =
+            of_cluster(peers).response(HEADER, &told()).text(Attribute::UpstreamUriSanPeerCertificate, SAN);
+        let Begun { call, .. } = exchange.request(&mut stream);
+        assert_eq!(exchange.response(&mut stream, call).is_none(), is_short);
+        assert_eq!(stream.response.contains_key(HEADER), is_short);
 
         let mut stream = of_cluster(peers);
         exchange_that(Direction::Outbound, true).request(&mut stream);

@@ -6,6 +6,7 @@ pub(super) mod access_log;
 pub(super) mod alpn;
 pub(super) mod dynamic;
 pub(super) mod ext_authz;
+pub(super) mod grpc_stats;
 pub(super) mod jwt;
 pub(super) mod rbac;
 pub(super) mod session;

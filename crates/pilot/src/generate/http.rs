@@ -8,8 +8,6 @@ use proto::envoy::config::listener::v3::Filter;
 use proto::envoy::config::route::v3::RouteConfiguration;
 use proto::envoy::extensions::filters::http::cors::v3::Cors;
 use proto::envoy::extensions::filters::http::fault::v3::HttpFault;
-use proto::envoy::extensions::filters::http::grpc_stats::v3::FilterConfig as GrpcStats;
-use proto::envoy::extensions::filters::http::grpc_stats::v3::filter_config::PerMethodStatSpecifier;
 use proto::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use proto::envoy::extensions::filters::http::router::v3::Router;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
@@ -23,7 +21,9 @@ use proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use proto::istio::mesh::v1alpha1::mesh_config::proxy_path_normalization::NormalizationType;
 
 use super::filter::wasm::Phase;
-use super::filter::{Place, access_log, alpn, dynamic, ext_authz, jwt, rbac, session, stats, tracing, wasm};
+use super::filter::{
+    Place, access_log, alpn, dynamic, ext_authz, grpc_stats, jwt, rbac, session, stats, tracing, wasm,
+};
 use super::gateway::{Topology, internal_addresses};
 use super::message::{ads, network_filter, seconds};
 use crate::patch;
@@ -193,24 +193,22 @@ fn normalize_paths(scope: Scope<'_>, manager: &mut HttpConnectionManager) {
 
 /// The filters in the order in which a request passes them.
 fn filters(scope: Scope<'_>, place: Place<'_>) -> Vec<HttpFilter> {
-    let grpc_stats = GrpcStats {
-        emit_filter_state: true,
-        per_method_stat_specifier: Some(PerMethodStatSpecifier::StatsForAllMethods(false)),
-        ..GrpcStats::default()
-    };
+    let extensions = [Phase::Authn, Phase::Authz, Phase::Stats, Phase::Unspecified];
+    let [authn, authz, observing, other] = extensions.map(|phase| wasm::http(scope, place, phase));
+    let has_extensions = [&authn, &authz, &observing, &other].iter().any(|all| !all.is_empty());
     // The first: it counts what any other refuses, too.
     let mut filters = Vec::from_iter(stats::http(scope, place));
     filters.extend(ext_authz::http(scope, place));
-    filters.extend(wasm::http(scope, place, Phase::Authn));
+    filters.extend(authn);
     filters.extend(jwt::http(scope, place));
-    filters.extend(wasm::http(scope, place, Phase::Authz));
+    filters.extend(authz);
     filters.extend(rbac::http(scope, place));
-    filters.extend(wasm::http(scope, place, Phase::Stats));
-    filters.extend(wasm::http(scope, place, Phase::Unspecified));
+    filters.extend(observing);
+    filters.extend(other);
     if place.protocol == Protocol::GrpcWeb {
         filters.push(filter("envoy.filters.http.grpc_web", &GrpcWeb::default()));
     }
-    filters.push(filter("envoy.filters.http.grpc_stats", &grpc_stats));
+    filters.extend(grpc_stats::http(scope, has_extensions));
     filters.extend(alpn::http(scope, place));
     filters.push(filter("envoy.filters.http.fault", &HttpFault::default()));
     filters.push(filter("envoy.filters.http.cors", &Cors::default()));

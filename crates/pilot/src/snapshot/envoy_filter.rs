@@ -12,6 +12,7 @@ use proto::istio::networking::v1alpha3::envoy_filter::{ApplyTo, EnvoyConfigObjec
 use regex::{Regex, RegexBuilder};
 
 use super::attach::Workload;
+use super::grpc_stats;
 
 /// Longer expressions are not compiled.
 const MAX_EXPRESSION: usize = 1024;
@@ -74,6 +75,7 @@ struct Filter {
     created: Option<String>,
     patches: Vec<Patch>,
     problems: Vec<(String, String)>,
+    names_grpc_stats: bool,
 }
 
 /// Objects by namespace, in the order in which they are applied.
@@ -113,20 +115,29 @@ impl Index {
 
     /// Patches of the objects for a workload, in the order in which they are applied.
     pub(crate) fn select<'a>(&'a self, workload: Workload<'_>) -> impl Iterator<Item = &'a Patch> + use<'a> {
+        let mut filters: Vec<&Filter> = self.of(workload).collect();
+        let root = &self.root_namespace;
+        filters.sort_by(|a, b| a.order(root).cmp(&b.order(root)));
+        filters.into_iter().flat_map(|filter| &filter.patches)
+    }
+
+    /// Whether one of the objects for a workload names the filter `grpc_stats`.
+    pub(crate) fn names_grpc_stats(&self, workload: Workload<'_>) -> bool {
+        self.of(workload).any(|filter| filter.names_grpc_stats)
+    }
+
+    /// The objects for a workload.
+    fn of<'a: 'w, 'w>(&'a self, workload: Workload<'w>) -> impl Iterator<Item = &'a Filter> + use<'a, 'w> {
         let root = (workload.namespace != self.root_namespace).then_some(self.root_namespace.as_str());
-        let mut filters: Vec<&Filter> = std::iter::once(workload.namespace)
+        std::iter::once(workload.namespace)
             .chain(root)
             .filter_map(|namespace| self.namespaces.get(namespace))
             .flatten()
             .map(|filter| &**filter)
-            .filter(|filter| {
+            .filter(move |filter| {
                 let selector = filter.source.workload_selector.as_ref().map(|selector| &selector.labels);
                 workload.is_selected(&filter.namespace, selector, &filter.source.target_refs)
             })
-            .collect();
-        let root = &self.root_namespace;
-        filters.sort_by(|a, b| a.order(root).cmp(&b.order(root)));
-        filters.into_iter().flat_map(|filter| &filter.patches)
     }
 
     /// Patches that have no effect, though their object is in force.
@@ -158,6 +169,7 @@ impl Filter {
             created: object.meta.creation_timestamp.clone(),
             patches: Vec::new(),
             problems: Vec::new(),
+            names_grpc_stats: grpc_stats::is_named_in(spec),
         };
         for (index, item) in spec.config_patches.iter().enumerate() {
             match read(item) {

@@ -12,6 +12,7 @@ use proto::istio::r#type::v1beta1::PolicyTargetReference;
 
 use super::Snapshot;
 use super::attach::Workload;
+use super::grpc_stats;
 
 /// One object.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ struct Entry {
     access_logging: Vec<AccessLogging>,
     tracing: Vec<Tracing>,
     metrics: Vec<Metrics>,
+    names_grpc_stats: bool,
 }
 
 impl Entry {
@@ -40,6 +42,7 @@ impl Entry {
             access_logging: spec.access_logging.clone(),
             tracing: spec.tracing.clone(),
             metrics: spec.metrics.clone(),
+            names_grpc_stats: grpc_stats::is_named_in(spec),
         }
     }
 
@@ -66,6 +69,8 @@ pub struct Applied<'a> {
     pub metrics: Vec<&'a Metrics>,
     /// Which objects of the index say something of metrics.
     pub metrics_of: Vec<usize>,
+    /// Whether an expression reads what the filter `grpc_stats` leaves.
+    pub names_grpc_stats: bool,
 }
 
 impl Index {
@@ -103,6 +108,7 @@ impl Index {
                 applied.access_logging.push(&entry.access_logging);
             }
             applied.tracing.extend(&entry.tracing);
+            applied.names_grpc_stats |= entry.names_grpc_stats;
             if !entry.metrics.is_empty() {
                 applied.metrics.extend(&entry.metrics);
                 applied.metrics_of.push(entry.id);
