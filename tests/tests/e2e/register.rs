@@ -64,12 +64,8 @@ const WELL: &str = "well";
 
 pub(super) fn start() -> anyhow::Result<Mesh> {
     let programs = Programs::find()?;
-    let probe = format!(
-        "{{binaryPath: '{}', concurrency: 1, readinessProbe: {{periodSeconds: 1, exec: {{command: [test, -e, {WELL}]}}}}}}",
-        programs.envoy.display()
-    );
-    let env = [("ISTIO_META_AUTO_REGISTER_GROUP", "web"), ("PROXY_CONFIG", &probe)];
-    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let env = vec![("ISTIO_META_AUTO_REGISTER_GROUP".to_owned(), "web".to_owned())];
+    let probe = format!("{{readinessProbe: {{periodSeconds: 1, exec: {{command: [test, -e, {WELL}]}}}}}}");
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join("mesh.yaml"), OBJECTS)?;
     let options = Options {
@@ -89,7 +85,7 @@ pub(super) fn start() -> anyhow::Result<Mesh> {
         address: MACHINE,
         service_account: "web".into(),
         labels: BTreeMap::from([("version".into(), "echo".into())]),
-        annotations: BTreeMap::new(),
+        annotations: BTreeMap::from([("proxy.istio.io/config".into(), probe)]),
     })?;
     Ok(mesh)
 }
