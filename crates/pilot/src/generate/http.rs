@@ -88,8 +88,9 @@ pub(super) fn inbound(
     stat_prefix: &str,
     mut routes: RouteConfiguration,
 ) -> Filter {
-    if scope.snapshot.settings.features.metadata_exchange {
-        // What peers with Istio's own proxies say of themselves is not for the workload.
+    if scope.snapshot.settings.features.metadata_exchange && !scope.proxy.has_module() {
+        // What peers with Istio's own proxies say of themselves is not for the workload. The module
+        // takes it out itself; here it costs every request an index of its headers.
         routes.request_headers_to_remove.extend(PEER_METADATA.map(str::to_owned));
     }
     let routes = patch::inbound_routes(scope, routes);
@@ -227,3 +228,6 @@ pub(super) fn filter<M: prost::Message + prost::Name>(name: &str, config: &M) ->
         ..HttpFilter::default()
     }
 }
+
+#[cfg(test)]
+mod tests;
