@@ -105,8 +105,9 @@ pub async fn ask(
     if let Some(address) = &args.xds_address {
         let secure = Secure { global, args, credentials: &credentials, is_tunneled: false };
         let answer = async {
-            let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await;
-            let stream = stream.context("no connection in time")??;
+            // It may be far away, or behind a way that loses a packet: the user says how long.
+            let stream = tokio::time::timeout(args.timeout, TcpStream::connect(address)).await;
+            let stream = stream.with_context(|| format!("no connection in {:?}", args.timeout))??;
             exchange(Box::new(stream), &secure, question).await
         };
         return Ok(vec![answer.await.with_context(|| format!("istiod at {address}"))?]);
