@@ -39,7 +39,7 @@ impl<'a> Patches<'a> {
             return None;
         }
         let proxy = scope.proxy;
-        let workload = Workload { namespace: &proxy.namespace, labels: scope.labels() };
+        let workload = scope.workload();
         let mut patches: BTreeMap<i32, Vec<&Patch>> = BTreeMap::new();
         for patch in filters.select(workload) {
             let fits = patch.context == context || patch.context == PatchContext::Any;

@@ -13,6 +13,7 @@ use proto::istio::networking::v1alpha3::ConnectionPoolSettings;
 
 use crate::finding::{Notes, Topic};
 use crate::proxy::{Proxy, ProxyKind};
+use crate::snapshot::attach::Workload;
 use crate::snapshot::authn::Modes;
 use crate::snapshot::destination_rule::Rule;
 use crate::snapshot::sidecar;
@@ -123,6 +124,11 @@ impl<'a> Scope<'a> {
     /// Labels of the proxy's workload: the pod's, or what the proxy says of itself.
     pub(crate) fn labels(self) -> &'a BTreeMap<String, String> {
         labels(self.snapshot, self.proxy)
+    }
+
+    /// The proxy's workload, as objects select it.
+    pub(crate) fn workload(self) -> Workload<'a> {
+        Workload { namespace: &self.proxy.namespace, labels: self.labels() }
     }
 
     /// Modes of mutual TLS of the proxy's own ports.

@@ -14,7 +14,6 @@ use proto::istio::telemetry::v1alpha1::WorkloadMode;
 
 use super::{Direction, Place};
 use crate::scope::Scope;
-use crate::snapshot::attach::Workload;
 use provider::Service;
 
 pub(crate) use provider::Loggers;
@@ -50,7 +49,7 @@ fn of(
     let with =
         |log: &AccessLog, filters: Vec<AccessLogFilter>| AccessLog { filter: all(filters), ..log.clone() };
     let own = || filter.cloned().into_iter().collect::<Vec<_>>();
-    let workload = Workload { namespace: &scope.proxy.namespace, labels: scope.labels() };
+    let workload = scope.workload();
     let applied = snapshot.telemetry.applied(workload);
     let defaults = snapshot.mesh.default_providers.as_ref();
     let defaults = defaults.map_or(&[][..], |defaults| &defaults.access_logging);

@@ -10,7 +10,6 @@ use proto::envoy::extensions::filters::network::http_connection_manager::v3::Htt
 
 use crate::generate::http::filter;
 use crate::scope::Scope;
-use crate::snapshot::attach::Workload;
 use crate::snapshot::grpc_stats::NAME;
 
 /// The filter. `has_extensions`: users' own code stands in the chain, which may read
@@ -30,7 +29,7 @@ pub(in crate::generate) fn http(scope: Scope<'_>, has_extensions: bool) -> Optio
 /// Whether something that is configured may need the filter.
 fn is_seen(scope: Scope<'_>) -> bool {
     let snapshot = scope.snapshot;
-    let workload = Workload { namespace: &scope.proxy.namespace, labels: scope.labels() };
+    let workload = scope.workload();
     scope.proxy.has_own_statistics()
         || snapshot.mesh_names_grpc_stats
         || snapshot.envoy_filters.names_grpc_stats(workload)

@@ -22,7 +22,6 @@ use crate::generate::http::filter;
 use crate::generate::message::{network_filter, structure, text, time_over_zero, truth};
 use crate::scope::Scope;
 use crate::snapshot::Service;
-use crate::snapshot::attach::Workload;
 use merge::{Metric, Side};
 
 /// Name of the filter that counts, as Istio's proxies have it.
@@ -63,7 +62,7 @@ fn of<T>(scope: Scope<'_>, place: Place<'_>, take: impl Fn(&Filters) -> Option<T
     };
     // On the way out, the cluster's name tells it.
     let service = place.service.filter(|_| direction == Direction::Inbound);
-    let workload = Workload { namespace: &scope.proxy.namespace, labels: scope.labels() };
+    let workload = scope.workload();
     let applied = scope.snapshot.telemetry.applied(workload);
     let key =
         (applied.metrics_of, word, service.map(|service| (service.host.clone(), service.namespace.clone())));

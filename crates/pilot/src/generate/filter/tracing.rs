@@ -15,7 +15,6 @@ use proto::istio::telemetry::v1alpha1::tracing::CustomTag;
 
 use super::{Direction, Place};
 use crate::scope::Scope;
-use crate::snapshot::attach::Workload;
 
 /// How requests are traced.
 #[derive(Debug)]
@@ -71,7 +70,7 @@ pub(in crate::generate) fn of(scope: Scope<'_>, place: Place<'_>) -> Traced {
 /// What objects say, laid over the mesh's default; `None` when nothing does.
 fn spec<'a>(scope: Scope<'a>, mode: WorkloadMode) -> Option<Spec<'a>> {
     let mesh = &scope.snapshot.mesh;
-    let workload = Workload { namespace: &scope.proxy.namespace, labels: scope.labels() };
+    let workload = scope.workload();
     let applied = scope.snapshot.telemetry.applied(workload).tracing;
     let defaults = mesh.default_providers.as_ref();
     let default = defaults.and_then(|defaults| defaults.tracing.first());

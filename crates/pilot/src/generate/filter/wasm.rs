@@ -13,7 +13,6 @@ use proto::name::type_url;
 use super::{Direction, Place};
 use crate::generate::message::ads;
 use crate::scope::Scope;
-use crate::snapshot::attach::Workload;
 use crate::snapshot::wasm::{Code, Extension};
 
 /// Where among the filters an extension stands.
@@ -73,7 +72,7 @@ fn of<'a>(scope: Scope<'a>, place: Place<'_>, phase: Phase) -> impl Iterator<Ite
     let found = if extensions.is_empty() {
         Vec::new()
     } else {
-        let workload = Workload { namespace: &scope.proxy.namespace, labels: scope.labels() };
+        let workload = scope.workload();
         extensions.select(workload, phase, place.direction == Direction::Inbound, place.port)
     };
     found.into_iter().map(|extension| &**extension)
